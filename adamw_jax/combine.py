@@ -1,0 +1,125 @@
+"""Composition: one transformation after another, and side by side.
+
+`chain` is Optax's, made readable. `parallel` is what Optax lacks and Adam needs: the
+second moment must see the raw gradient, not the momentum.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamw_jax import numerics
+from adamw_jax.core import Description, GradientTransformation, describe, jitted
+
+
+def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
+    """Applies transformations one after another; `chain()` is the identity.
+
+    The state is the tuple of the parts' states, as in `optax.chain`.
+
+    Args:
+      *parts: transformations, of this library or any other.
+
+    Raises:
+      ValueError: a part is not a gradient transformation.
+    """
+    _check_transformations("chain", parts)
+    composed = optax.chain(*parts) if parts else optax.GradientTransformationExtraArgs(
+        lambda params: (), lambda updates, state, params=None, **extra_args: (updates, state)
+    )
+    return GradientTransformation(*composed, describe(chain, *parts))
+
+
+class Merge:
+    """A leafwise function of arrays, with its hyperparameters as operands.
+
+    Attributes:
+      function: `(hyperparameters, *arrays) -> array`, a module-level function.
+      hyperparameters: a pytree of operands.
+      description: the call that made it, as data.
+    """
+
+    def __init__(
+        self, function: Callable[..., jax.Array], hyperparameters: Any, description: Description
+    ):
+        self.function = function
+        self.hyperparameters = hyperparameters
+        self.description = description
+
+    def __call__(self, *arrays: jax.Array) -> jax.Array:
+        return self.function(self.hyperparameters, *arrays)
+
+    def __repr__(self) -> str:
+        return str(self.description)
+
+
+def parallel(
+    *branches: optax.GradientTransformation, merge: Callable[..., jax.Array]
+) -> GradientTransformation:
+    """Feeds the same updates to every branch and merges the results leaf by leaf.
+
+    The tuple of the branches' results never escapes, so the whole is an ordinary
+    transformation again. Branches and merge see half-precision leaves as float32, and
+    the merged leaf is rounded once: between the branches of Adam a float16 g² would
+    underflow.
+
+    The state is the tuple of the branches' states.
+
+    Args:
+      *branches: transformations that keep the structure and shapes of the updates.
+      merge: takes one array per branch, and gives an array of the same shape.
+
+    Raises:
+      ValueError: there is no branch, a branch is not a gradient transformation, or (at
+        the first update) the merged leaf has not the shape of the update.
+    """
+    _check_transformations("parallel", branches)
+    if not branches:
+        raise ValueError("parallel needs at least one branch")
+    if not callable(merge):
+        raise ValueError(f"merge must be a function of arrays, got {merge!r}")
+    parts = [optax.with_extra_args_support(branch) for branch in branches]
+
+    def init(params):
+        params = numerics.widen(params)
+        return tuple(part.init(params) for part in parts)
+
+    def update(updates, state, params=None, **extra_args):
+        wide, params = numerics.widen(updates), numerics.widen(params)
+        results = [
+            part.update(wide, part_state, params, **extra_args)
+            for part, part_state in zip(parts, state, strict=True)
+        ]
+        merged, states = zip(*results, strict=True)
+        if isinstance(merge, Merge):
+            return _merge_jitted(merge.function, merge.hyperparameters, updates, merged), states
+        return _merge_leaves(lambda _, *arrays: merge(*arrays), None, updates, merged), states
+
+    return GradientTransformation(init, update, describe(parallel, *branches, merge=merge))
+
+
+def _merge_leaves(function, hyperparameters, updates, branches):
+    def leaf(u, *arrays):
+        merged = function(hyperparameters, *arrays)
+        if jnp.shape(merged) != jnp.shape(u):
+            raise ValueError(
+                f"merge must keep the shape: it made {jnp.shape(merged)} of {jnp.shape(u)}"
+            )
+        return merged
+
+    return numerics.cast_like(numerics.map_leaves(leaf, updates, *branches), updates)
+
+
+_merge_jitted = functools.partial(jitted, static_argnums=0)(_merge_leaves)
+
+
+def _check_transformations(name: str, parts: tuple[Any, ...]) -> None:
+    for part in parts:
+        if not isinstance(part, optax.GradientTransformation):
+            raise ValueError(
+                f"{name} composes gradient transformations (pairs of init and update), got {part!r}"
+            )

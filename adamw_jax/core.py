@@ -1,0 +1,147 @@
+"""The contract: what a gradient transformation is, and how it prints.
+
+A transformation is a pair of pure functions, `init(params) -> state` and
+`update(updates, state, params) -> (updates, state)`: Optax's contract, so every
+piece of this library drops into `optax.chain`, `nnx.Optimizer`, a Linen
+`TrainState`, `optax.MultiSteps`, `optax.masked` and `optax.inject_hyperparams`.
+Added to the pair is a `Description`: the composition as data, which is what prints.
+"""
+
+import dataclasses
+import functools
+import inspect
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+LINE_WIDTH = 80
+
+# Every piece's arithmetic is one module-level function, jitted once. Hyperparameters
+# are its operands, so that all optimizers ever built share one compilation for a
+# given tree; `inline` leaves an outer jit free to fuse the pieces into one pass.
+jitted = functools.partial(jax.jit, inline=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The call that makes a transformation or a merge, as data.
+
+    Attributes:
+      constructor: the public function that was called.
+      args: what it got by position: hyperparameters, or the parts composed
+        (`Description`s; a transformation from elsewhere stands as itself).
+      kwargs: what it got by name, defaults included.
+    """
+
+    constructor: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.constructor.__name__
+
+    def __str__(self) -> str:
+        return _layout(self)
+
+
+def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Description:
+    """Describes the call `constructor(*args, **kwargs)`."""
+    return Description(
+        constructor,
+        tuple(getattr(arg, "description", None) or arg for arg in args),
+        {name: getattr(arg, "description", None) or arg for name, arg in kwargs.items()},
+    )
+
+
+class GradientTransformation(optax.GradientTransformationExtraArgs):
+    """Optax's pair of pure functions that can also be read.
+
+    `repr` shows the composition, and evaluating what it shows makes an optimizer
+    with the same description wherever all hyperparameters are plain numbers. Two
+    transformations are equal, and hash alike, when `init` and `update` are the same
+    functions, as in Optax. `_replace` and `jax.tree.map` make another pair of
+    functions, to which no description is known to apply, and so drop it.
+
+    Attributes:
+      init: `params -> state`.
+      update: `(updates, state, params=None, **extra_args) -> (updates, state)`.
+        Extra arguments are handed to the parts that take them.
+      description: the composition as data, or None.
+    """
+
+    description: Description | None = None
+
+    def __new__(
+        cls,
+        init: optax.TransformInitFn,
+        update: optax.TransformUpdateExtraArgsFn,
+        description: Description | None = None,
+    ) -> "GradientTransformation":
+        self = super().__new__(cls, init, update)
+        self.description = description
+        return self
+
+    def __repr__(self) -> str:
+        return str(self.description) if self.description else _foreign(self)
+
+
+def _layout(description: Description, prefix: str = "", indent: int = 0) -> str:
+    """Writes a call on one line where it fits, else one argument per line."""
+    defaults = inspect.signature(description.constructor).parameters
+    arguments = [("", arg) for arg in description.args] + [
+        (f"{name}=", arg)
+        for name, arg in description.kwargs.items()
+        if not _same(arg, defaults[name].default)
+    ]
+    head = f"{prefix}{description.name}("
+    line = head + ", ".join(name + _value(arg) for name, arg in arguments) + ")"
+    composed = any(isinstance(arg, Description) for _, arg in arguments)
+    # One column is left for the comma or parenthesis that follows.
+    if (indent + len(line) < LINE_WIDTH and "\n" not in line) or not composed:
+        return line
+    inner = indent + 2
+    lines = (
+        _layout(arg, name, inner) if isinstance(arg, Description) else name + _value(arg)
+        for name, arg in arguments
+    )
+    return head + ",".join("\n" + " " * inner + text for text in lines) + ")"
+
+
+def _same(value: Any, default: Any) -> bool:
+    plain = (type(None), bool, int, float, str)
+    return value is default or (isinstance(value, plain) and value == default)
+
+
+def _value(value: Any) -> str:
+    match value:
+        case optax.GradientTransformation():
+            return _foreign(value)
+        case bool() | None:
+            return repr(value)
+        case numbers.Real():  # NumPy's scalars too, which print as np.float64(…)
+            return repr(value if isinstance(value, int) else float(value))
+        case np.dtype() | type():
+            return repr(np.dtype(value).name)
+        case jax.Array():  # never read: it may be a tracer, or on a device at work
+            kind = "tracer" if isinstance(value, jax.core.Tracer) else "array"
+            return f"<{kind} {value.dtype}{list(value.shape)}>"
+        case _ if callable(value) and not isinstance(value, Description):
+            return f"<{_maker(value)}>"
+        case _:
+            return str(value)
+
+
+def _foreign(tx: optax.GradientTransformation) -> str:
+    package = getattr(tx.update, "__module__", None) or "custom"
+    return f"<{package.partition('.')[0]} {_maker(tx.update)}>"
+
+
+def _maker(function: Callable[..., Any]) -> str:
+    """The name of the function that was called to make `function`."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return name.partition(".<locals>")[0]

@@ -1,0 +1,122 @@
+"""Weight decay. *Where it stands* is the whole difference between Adam+L2 and AdamW.
+
+Before the adaptive scaling, λθ is part of the gradient and is divided by √v with it:
+L2 regularization. After it, every parameter shrinks by the same share: decoupled decay
+(AdamW, arXiv 1711.05101). The arithmetic is the same function, u ← u + λθ, and since it
+adds, it always stands before the stage that flips the sign.
+
+What λ means depends on what follows. In PyTorch's and Optax's AdamW the learning rate
+does, and a step takes away α·λ; in the paper's Algorithm 2 only the schedule η follows,
+and a step takes away η·λ:
+
+    chain(adaptive, decoupled_weight_decay(wd), scale_by_learning_rate(alpha))
+    chain(adaptive, scale(alpha), decoupled_weight_decay(lam), scale_by_learning_rate(eta))
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from adamw_jax import numerics
+from adamw_jax.core import GradientTransformation, describe, jitted
+from adamw_jax.hyperparameters import non_negative_or_schedule
+from adamw_jax.schedules import scheduled_stage
+
+
+def decoupled_weight_decay(
+    weight_decay: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
+) -> GradientTransformation:
+    """Adds a share of the parameters to the updates: u ← u + λθ, after the scaling.
+
+    Args:
+      weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
+      mask: which parameters decay, all by default: a tree of booleans with the
+        structure of the parameters or a prefix of it, or a function that makes one from
+        a tree like the parameters. The function is called with the parameters at `init`
+        and with the updates afterwards; under `nnx.Optimizer` the first hold
+        `Variable`s and the second arrays.
+
+    Returns:
+      A transformation with state `ScheduleState` under a schedule, else
+      `optax.EmptyState`; with a mask, `optax.MaskedState` around it. Its update needs
+      `params`.
+
+    Raises:
+      ValueError: λ is negative, infinite, NaN or no number; the mask does not match the
+        parameters (with the paths that differ); the parameters are missing.
+    """
+    return _weight_decay(decoupled_weight_decay, "weight_decay", weight_decay, mask)
+
+
+def l2_regularization(
+    strength: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
+) -> GradientTransformation:
+    """Adds the gradient of (λ′/2)‖θ‖² to the gradients: g ← g + λ′θ, before the scaling.
+
+    The very same function as `decoupled_weight_decay`, under the name it has when it
+    stands first. For gradient descent the two agree where λ′ = λ/α (AdamW,
+    arXiv 1711.05101, Proposition 1); for Adam they do not (Proposition 2).
+
+    Args:
+      strength: λ′ ≥ 0, a number, a 0-d array or a schedule (step → number).
+      mask: see `decoupled_weight_decay`.
+
+    Returns:
+      A transformation, as `decoupled_weight_decay`.
+
+    Raises:
+      ValueError: as `decoupled_weight_decay`.
+    """
+    return _weight_decay(l2_regularization, "strength", strength, mask)
+
+
+def _weight_decay(constructor, name, value, mask):
+    description = describe(constructor, value, mask=mask)
+    value = non_negative_or_schedule(name, value)
+    stage = scheduled_stage(_add_decayed, value, description, needs_params=True)
+    if mask is None:
+        return stage
+    return GradientTransformation(*optax.masked(stage, _checked(mask)), description)
+
+
+@jitted
+def _add_decayed(weight_decay, updates, params):
+    def add(u, p):
+        return u + numerics.scalar(weight_decay, u) * p
+
+    return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
+
+
+def _checked(mask: Any) -> Callable[[Any], Any]:
+    """The mask as a function that refuses trees it does not match."""
+
+    def mask_of(tree):
+        tree_mask = mask(tree) if callable(mask) else mask
+        marks, paths = _paths(tree_mask), _paths(tree)
+        unmarked = [p for p in paths if not any(p[: len(m)] == m for m in marks)]
+        unused = [m for m in marks if not any(p[: len(m)] == m for p in paths)]
+        if unmarked or unused:
+            raise ValueError(
+                "mask does not match the parameters"
+                + _listed("; parameters without a mask: ", unmarked)
+                + _listed("; masks without a parameter: ", unused)
+            )
+        for path, mark in marks.items():
+            if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
+                raise ValueError(f"mask must hold booleans, got {mark!r}{_listed(' at ', [path])}")
+        return tree_mask
+
+    return mask_of
+
+
+def _paths(tree: Any) -> dict[tuple[Any, ...], Any]:
+    # None counts as a leaf, so that a mask may be True or None where an update is None.
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
+    return {tuple(path): leaf for path, leaf in leaves}
+
+
+def _listed(text: str, paths: list[tuple[Any, ...]]) -> str:
+    return text + ", ".join(jax.tree_util.keystr(p) or "the root" for p in paths) if paths else ""

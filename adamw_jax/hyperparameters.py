@@ -1,0 +1,68 @@
+"""Checks hyperparameters and prepares them as operands of the jitted arithmetic.
+
+Python and NumPy numbers are checked against their range, and constants are computed
+from them in float64, when an optimizer is built. A `jax.Array` is never looked into:
+under a trace its value is not there, and on a device reading it would wait for
+everything queued before it. Only its shape is checked.
+"""
+
+import math
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+class Decay(NamedTuple):
+    """A moving average's decay rate β as the operands 1 − β and log β.
+
+    Attributes:
+      complement: 1 − β, float64 on the host or in the dtype of an array β.
+      log: log β, likewise; −∞ where β = 0.
+    """
+
+    complement: jax.typing.ArrayLike
+    log: jax.typing.ArrayLike
+
+
+def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
+    """Checks that β is in [0, 1) and splits it into its two operands."""
+    value = _number(name, value, "[0, 1)", lambda x: 0 <= x < 1)
+    if isinstance(value, float):
+        return Decay(1 - value, math.log(value) if value else -math.inf)
+    # In a β rounded to float32, log1p(−(1 − β)) still has all its digits; log β has not.
+    complement = 1 - value
+    return Decay(complement, jnp.log1p(-complement))
+
+
+def non_negative(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+    """Checks that a hyperparameter is in [0, ∞)."""
+    return _number(name, value, "[0, ∞)", lambda x: 0 <= x < math.inf)
+
+
+def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
+    """The same for a hyperparameter that may be a schedule, which passes unchecked."""
+    if callable(value):
+        return value
+    return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
+
+
+def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.Array:
+    error = ValueError(f"{name} must be a number in {allowed}, got {value!r}")
+    if isinstance(value, jax.Array):
+        if value.shape or not jnp.issubdtype(value.dtype, jnp.number):
+            raise ValueError(
+                f"{name} must be a 0-d array of numbers, got {value.dtype}{list(value.shape)}; "
+                "for many values at once, map over them with jax.vmap"
+            )
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value[()]
+    if not isinstance(value, numbers.Real) and not isinstance(value, np.floating):
+        raise error
+    if not in_range(value):
+        raise error
+    return float(value)

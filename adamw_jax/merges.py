@@ -1,0 +1,57 @@
+"""What `parallel` does with the results of its branches."""
+
+import jax
+import jax.numpy as jnp
+
+from adamw_jax import numerics
+from adamw_jax.combine import Merge
+from adamw_jax.core import describe
+from adamw_jax.hyperparameters import decay_rate, non_negative
+
+
+def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -> Merge:
+    """Divides a first moment by the root of a second: m / (√(v + eps_root) + eps).
+
+    The step of Adam's Algorithm 1 (arXiv 1412.6980), where eps stands outside the root.
+
+    Args:
+      eps: ≥ 0, keeps the ratio finite where v = 0 and bounds the step of parameters
+        whose gradients are smaller than eps.
+      eps_root: ≥ 0, inside the root; with it the ratio can be differentiated at v = 0,
+        as meta-learning through the optimizer needs.
+
+    Returns:
+      A function of the arrays m and v (real or complex m, real v ≥ 0).
+
+    Raises:
+      ValueError: eps or eps_root is negative.
+    """
+    operands = non_negative("eps", eps), non_negative("eps_root", eps_root)
+    return Merge(_rms_ratio, operands, describe(rms_ratio, eps=eps, eps_root=eps_root))
+
+
+def _rms_ratio(hyperparameters, m, v):
+    eps, eps_root = (numerics.scalar(value, m) for value in hyperparameters)
+    return m / (jnp.sqrt(v.real + eps_root) + eps)
+
+
+def lookahead(b1: jax.typing.ArrayLike) -> Merge:
+    """Nesterov's look-ahead b1 m + (1 − b1) g, of corrected moments as in NAdam.
+
+    Source: Dozat, *Incorporating Nesterov momentum into Adam* (2016), Algorithm 2, with
+    a constant b1. Before the correction it is `momentum(b1, nesterov=True)`.
+
+    Args:
+      b1: decay rate in [0, 1), a number or 0-d array.
+
+    Returns:
+      A function of the arrays m and g.
+
+    Raises:
+      ValueError: b1 is outside [0, 1).
+    """
+    return Merge(_lookahead, decay_rate("b1", b1), describe(lookahead, b1))
+
+
+def _lookahead(b1, m, g):
+    return numerics.lerp(m, g, numerics.scalar(b1.complement, g))
