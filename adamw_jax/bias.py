@@ -1,5 +1,6 @@
 """Bias correction of moving averages that start at zero."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -59,9 +60,11 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
 def _bias_correction(b, ahead, updates, state):
     count = optax.safe_increment(state.count)
 
+    t, log_b = numerics.scalar(count + ahead), numerics.scalar(b.log)
+    sum_of_weights = functools.cache(lambda dtype: -jnp.expm1(t(dtype) * log_b(dtype)))
+
     def correct(x):
-        t = numerics.scalar(count + ahead, x)
-        return x / -jnp.expm1(t * numerics.scalar(b.log, x))
+        return x / sum_of_weights(x.dtype)
 
     corrected = numerics.map_leaves(correct, updates)
     return numerics.cast_like(corrected, updates), BiasCorrectionState(count)

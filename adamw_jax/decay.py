@@ -84,8 +84,10 @@ def _weight_decay(constructor, name, value, mask):
 
 @jitted
 def _add_decayed(weight_decay, updates, params):
+    rate = numerics.scalar(weight_decay)
+
     def add(u, p):
-        return u + numerics.scalar(weight_decay, u) * p
+        return u + rate(u) * p
 
     return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
 

@@ -6,9 +6,10 @@ under a trace its value is not there, and on a device reading it would wait for
 everything queued before it. Only its shape is checked.
 """
 
+import dataclasses
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +17,30 @@ import numpy as np
 import optax
 
 
-class Decay(NamedTuple):
-    """A moving average's decay rate β as the operands 1 − β and log β.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decay:
+    """The decay rate β of a moving average, as operands.
 
     Attributes:
       complement: 1 − β, float64 on the host or in the dtype of an array β.
       log: log β, likewise; −∞ where β = 0.
+      is_long: whether β ≥ 1/2, static; None where β is an array.
     """
 
     complement: jax.typing.ArrayLike
     log: jax.typing.ArrayLike
+    is_long: bool | None = dataclasses.field(metadata={"static": True})
 
 
 def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
-    """Checks that β is in [0, 1) and splits it into its two operands."""
+    """Checks that β is in [0, 1) and prepares it."""
     value = _number(name, value, "[0, 1)", lambda x: 0 <= x < 1)
     if isinstance(value, float):
-        return Decay(1 - value, math.log(value) if value else -math.inf)
+        return Decay(1 - value, math.log(value) if value else -math.inf, value >= 0.5)
     # In a β rounded to float32, log1p(−(1 − β)) still has all its digits; log β has not.
     complement = 1 - value
-    return Decay(complement, jnp.log1p(-complement))
+    return Decay(complement, jnp.log1p(-complement), None)
 
 
 def non_negative(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:

@@ -31,7 +31,7 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
 
 
 def _rms_ratio(hyperparameters, m, v):
-    eps, eps_root = (numerics.scalar(value, m) for value in hyperparameters)
+    eps, eps_root = (numerics.scalar(value)(m) for value in hyperparameters)
     return m / (jnp.sqrt(v.real + eps_root) + eps)
 
 
@@ -54,4 +54,4 @@ def lookahead(b1: jax.typing.ArrayLike) -> Merge:
 
 
 def _lookahead(b1, m, g):
-    return numerics.lerp(m, g, numerics.scalar(b1.complement, g))
+    return numerics.average(b1)(m, g)

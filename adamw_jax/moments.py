@@ -80,11 +80,13 @@ def momentum(
 
 @functools.partial(jitted, static_argnames="nesterov")
 def _momentum(b1, updates, state, *, nesterov):
-    def average(g, m):
-        return numerics.lerp(m, g, numerics.scalar(b1.complement, g))
+    average = numerics.average(b1)
 
-    mu = numerics.map_leaves(average, updates, state.mu)
-    out = numerics.map_leaves(average, updates, mu) if nesterov else mu
+    def step(g, m):
+        return average(m, g)
+
+    mu = numerics.map_leaves(step, updates, state.mu)
+    out = numerics.map_leaves(step, updates, mu) if nesterov else mu
     return numerics.cast_like(out, updates), MomentumState(numerics.cast_like(mu, state.mu))
 
 
@@ -119,9 +121,10 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
 @jitted
 def _second_moment(b2, updates, state):
-    def average(g, v):
-        squared = jnp.square(g) if jnp.isrealobj(g) else jnp.square(g.real) + jnp.square(g.imag)
-        return numerics.lerp(v, squared, numerics.scalar(b2.complement, g))
+    average = numerics.average(b2)
 
-    nu = numerics.map_leaves(average, updates, state.nu)
+    def step(g, v):
+        return average(v, jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g)
+
+    nu = numerics.map_leaves(step, updates, state.nu)
     return numerics.cast_like(nu, updates), SecondMomentState(numerics.cast_like(nu, state.nu))

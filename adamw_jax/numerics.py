@@ -9,6 +9,7 @@ Two rules hold in every piece of the library:
 * A leaf that is None takes no part: no update comes out, and its state stays.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from adamw_jax.hyperparameters import Decay
 
 
 def dtype_of(x: Any) -> np.dtype | None:
@@ -26,10 +29,15 @@ def dtype_of(x: Any) -> np.dtype | None:
         return None
 
 
+@functools.cache
+def _widened(dtype: np.dtype) -> np.dtype:
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return np.dtype(np.float32) if narrow else dtype
+
+
 def working_dtype(x: Any) -> np.dtype:
     """float32 for floating leaves narrower than that, else the leaf's own dtype."""
-    dtype = jnp.result_type(x)
-    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else dtype
+    return _widened(jnp.result_type(x))
 
 
 def real_dtype(x: Any) -> np.dtype:
@@ -41,31 +49,49 @@ def widen(tree: optax.Params) -> optax.Params:
     """Casts half-precision leaves to float32; all others pass as they are."""
 
     def leaf(x):
-        dtype = dtype_of(x)
-        narrow = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-        return x.astype(working_dtype(x)) if narrow and working_dtype(x) != dtype else x
+        dtype = getattr(x, "dtype", None)
+        return x if dtype is None or _widened(dtype) == dtype else _cast(x, _widened(dtype))
 
     return jax.tree.map(leaf, tree)
 
 
-def scalar(value: jax.typing.ArrayLike, like: Any) -> jax.Array:
-    """A hyperparameter as an operand for the leaf `like`: real, in its precision."""
+def _cast(x: Any, dtype: np.dtype) -> Any:
+    # Strong types only: a weakly typed state would be traced again on the second call.
+    same = getattr(x, "dtype", None) == dtype and not getattr(x, "weak_type", False)
+    return x if same else jax.lax.convert_element_type(x, dtype)
+
+
+def scalar(value: jax.typing.ArrayLike) -> Callable[[Any], jax.Array]:
+    """A hyperparameter as an operand: `scalar(value)(x)` is real and in x's precision.
+
+    It is cast once for all leaves of a dtype; x is a leaf or a dtype.
+
+    Raises:
+      ValueError: the value is not a scalar.
+    """
     if jnp.shape(value) != ():
         raise ValueError(f"a hyperparameter must be a scalar, got shape {jnp.shape(value)}")
-    return jax.lax.convert_element_type(value, real_dtype(like))
+    cast = functools.cache(functools.partial(jax.lax.convert_element_type, value))
+    return lambda x: cast(real_dtype(x))
 
 
-def lerp(start: jax.Array, end: jax.Array, weight: jax.Array) -> jax.Array:
-    """start + weight (end − start), measured from whichever end is nearer.
+def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
+    """One step of a moving average, (old, new) → old + (1 − β)(new − old).
 
-    The form keeps a moving average exact for small weights: with 1 − b2 = 1e-5, the
-    textbook b2 v + (1 − b2) g² has float32 factors that do not sum to one, and v
-    settles 0.1 % away. Measuring from the nearer end makes weight = 1 return `end`
-    itself, so that an average without memory is the identity, bit for bit.
+    The step is taken from the nearer end. From the old one where β ≥ 1/2: the textbook
+    β v + (1 − β) g² has float32 factors that do not sum to one, and with β = 0.99999
+    settles 0.1 % away from the mean. From the new one otherwise, so that β = 0 gives the
+    new value itself, bit for bit.
     """
-    near_start = weight < 0.5
-    anchor = jnp.where(near_start, start, end)
-    return anchor + jnp.where(near_start, weight, weight - 1) * (end - start)
+    weight = scalar(decay.complement)
+
+    def step(old, new):
+        w, change = weight(new), new - old
+        if decay.is_long is None:
+            return jnp.where(w <= 0.5, old + w * change, new - (1 - w) * change)
+        return old + w * change if decay.is_long else new - (1 - w) * change
+
+    return step
 
 
 def map_leaves(f: Callable[..., jax.Array], updates: Any, *trees: Any) -> Any:
@@ -78,27 +104,23 @@ def map_leaves(f: Callable[..., jax.Array], updates: Any, *trees: Any) -> Any:
       *trees: trees of the same structure, or with `updates` as their prefix.
 
     Raises:
-      ValueError: an update is not floating-point or complex; its path is named.
+      ValueError: an update is not floating-point or complex; the paths are named.
     """
+    check_floating(updates, what="update")
 
-    def leaf(path, u, *others):
-        if u is None:
-            return None
-        if not jnp.issubdtype(jnp.result_type(u), jnp.inexact):
-            raise ValueError(_not_floating([(path, u)], "update"))
-        return f(*(jnp.asarray(x, working_dtype(x)) for x in (u, *others)))
+    def leaf(u, *others):
+        return None if u is None else f(*(_cast(x, working_dtype(x)) for x in (u, *others)))
 
-    return jax.tree_util.tree_map_with_path(leaf, updates, *trees, is_leaf=_is_none)
+    return jax.tree.map(leaf, updates, *trees, is_leaf=_is_none)
 
 
 def cast_like(results: Any, trees: Any) -> Any:
     """Rounds results to the dtypes of `trees`; where a result is None, keeps the old."""
-    return jax.tree.map(
-        lambda new, old: old if new is None else new.astype(jnp.result_type(old)),
-        results,
-        trees,
-        is_leaf=_is_none,
-    )
+
+    def leaf(new, old):
+        return old if new is None else _cast(new, jnp.result_type(old))
+
+    return jax.tree.map(leaf, results, trees, is_leaf=_is_none)
 
 
 def _is_none(x: Any) -> bool:
@@ -131,31 +153,35 @@ def zeros(params: optax.Params, dtype: Callable[[Any], Any]) -> Any:
     Raises:
       ValueError: a leaf is not floating-point or complex; all their paths are named.
     """
-    check_floating(params, lambda dtype: dtype is None or not jnp.issubdtype(dtype, jnp.inexact))
+    check_floating(params, arrays_only=True)
     # zeros_like keeps the sharding, which zeros(shape) would lose.
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype(p)), params)
 
 
-def _is_not_inexact_array(dtype: np.dtype | None) -> bool:
-    return dtype is not None and not jnp.issubdtype(dtype, jnp.inexact)
+def check_floating(tree: Any, what: str = "parameter", arrays_only: bool = False) -> None:
+    """Refuses trees with integer leaves, which no optimizer here can move.
 
+    Args:
+      tree: parameters or updates.
+      what: what a leaf is called in the message.
+      arrays_only: whether leaves that are no numbers at all (functions) are refused too.
 
-def check_floating(
-    params: optax.Params, refuse: Callable[[np.dtype | None], bool] = _is_not_inexact_array
-) -> None:
-    """Raises a ValueError that names the paths of integer parameters, if any."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    refused = [(path, x) for path, x in leaves if refuse(dtype_of(x))]
-    if refused:
-        raise ValueError(_not_floating(refused, "parameter"))
+    Raises:
+      ValueError: there are such leaves; all their paths are named.
+    """
 
+    def refused(x):
+        dtype = dtype_of(x)
+        return arrays_only if dtype is None else not jnp.issubdtype(dtype, jnp.inexact)
 
-def _not_floating(leaves: list[tuple[Any, Any]], what: str) -> str:
-    listed = ", ".join(
-        f"{jax.tree_util.keystr(path) or 'the only leaf'} ({dtype_of(x) or type(x).__name__})"
-        for path, x in leaves
-    )
-    return (
-        f"every {what} must be floating-point or complex, but these are not: {listed}. "
-        "Leave them out of the tree, or wrap the optimizer in optax.masked"
-    )
+    if any(map(refused, jax.tree.leaves(tree))):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        listed = ", ".join(
+            f"{jax.tree_util.keystr(path) or 'the only leaf'} ({dtype_of(x) or type(x).__name__})"
+            for path, x in leaves
+            if refused(x)
+        )
+        raise ValueError(
+            f"every {what} must be floating-point or complex, but these are not: {listed}. "
+            "Leave them out of the tree, or wrap the optimizer in optax.masked"
+        )

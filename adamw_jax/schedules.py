@@ -88,12 +88,10 @@ def scale_by_learning_rate(
 @jitted
 def _scale(factor: Any, updates: Any, params: None) -> Any:
     del params
-    scaled = numerics.map_leaves(lambda u: numerics.scalar(factor, u) * u, updates)
-    return numerics.cast_like(scaled, updates)
+    rate = numerics.scalar(factor)
+    return numerics.cast_like(numerics.map_leaves(lambda u: rate(u) * u, updates), updates)
 
 
 @jitted
 def _descend(factor: Any, updates: Any, params: None) -> Any:
-    del params
-    scaled = numerics.map_leaves(lambda u: -numerics.scalar(factor, u) * u, updates)
-    return numerics.cast_like(scaled, updates)
+    return _scale(-factor, updates, params)
