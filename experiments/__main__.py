@@ -1,0 +1,115 @@
+"""Lists and runs the experiments: `python -m experiments`."""
+
+import argparse
+import importlib
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from experiments import report, settings
+from experiments.context import Context, Interrupted
+from experiments.data import DataError
+
+EXPERIMENTS = {
+    "batches": "full-batch gradient descent against minibatch SGD: cost per step, progress",
+    "surfaces": "momentum on y = x², adaptive steps on z = 10x² + y²: trajectories",
+    "bias-correction": "Adam's first fifty steps with and without bias correction",
+    "decay": "how much each parameter shrinks under Adam+L2 and under AdamW",
+    "comparison": "Adam, Adam+L2 and AdamW train a network over several decays and seeds",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    console = Console(highlight=False)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        console.print(_overview(), markup=False)
+        return 0
+    name, *rest = arguments
+    if name not in EXPERIMENTS:
+        return _fail(f"no experiment is called {name!r}{settings.nearest(name, EXPERIMENTS)}")
+    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    try:
+        return _run(name, module, rest, console)
+    except (settings.SettingsError, DataError) as error:
+        return _fail(str(error))
+    except Interrupted as error:
+        _fail(str(error))
+        return 130
+    except OSError as error:
+        return _fail(f"{error.strerror}: {error.filename or 'while writing the results'}")
+
+
+def _run(name: str, module, arguments: list[str], console: Console) -> int:
+    default = settings.CONFIGS / f"{name}.toml"
+    defaults = settings.read(default)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments {name}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, help=f"TOML file of settings, over {default.name}")
+    parser.add_argument("--output", type=Path, help="where the results go [outputs/<config>]")
+    parser.add_argument("--platform", help="where it runs: cpu, gpu or tpu [what JAX finds]")
+    parser.add_argument("--data-dir", type=Path, help="where data sets lie [$ADAMW_JAX_DATA]")
+    parser.add_argument("--fresh", action="store_true", help="do not reuse finished runs")
+    common = vars(parser.parse_args([]))
+    settings.add_options(parser, module.Settings, defaults)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [settings.option(key) for key in (*common, *settings.keys(module.Settings))]
+        raise settings.SettingsError(
+            f"unknown argument {unknown[0]!r}{settings.nearest(unknown[0], known)}"
+        )
+    given = {key: value for key, value in vars(options).items() if key not in common}
+    sources = {str(default): (defaults, False)}
+    if options.config:
+        sources[str(options.config)] = (settings.read(options.config), False)
+    chosen = settings.build(module.Settings, {**sources, "command line": (given, True)})
+
+    _choose(options.platform)
+    output = options.output or Path("outputs") / (options.config or default).stem
+    about = report.facts("python -m experiments " + shlex.join([name, *arguments]))
+    console.print(f"{name} on {about['Device']}", markup=False)
+    started = time.perf_counter()
+    result = module.run(chosen, Context(console, output, options.data_dir, options.fresh))
+    page = report.write(result, output, about)
+    report.show(result, console)
+    console.print(
+        f"\n{time.perf_counter() - started:.0f} s. Report: {page.resolve()}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _choose(platform: str | None) -> None:
+    if platform:
+        jax.config.update("jax_platforms", platform)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise settings.SettingsError(f"--platform {platform}: {error}") from error
+
+
+def _overview() -> str:
+    lines = "\n".join(f"  {name:16} {summary}" for name, summary in EXPERIMENTS.items())
+    return (
+        f"usage: python -m experiments NAME [options]\n\nExperiments:\n{lines}\n\n"
+        "python -m experiments NAME --help shows the settings of one. They stand in\n"
+        "configs/NAME.toml; an option of the same name overrides each."
+    )
+
+
+def _fail(message: str) -> int:
+    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""Adam, Adam+L2 and AdamW train a network, over several weight decays and seeds.
+
+The talk's question: does AdamW do better than Adam? Each seed fixes the first weights
+and the order of the images for all arms, so that arms can be compared seed by seed. What
+a weight decay λ means differs by convention, and both are here: `adamw` multiplies it by
+the learning rate α, as PyTorch and Optax do (a step takes α·λ of each weight away), and
+`adamw-per-step` does not, as in the paper (a step takes λ away).
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+
+import adamw_jax
+from experiments import data, plots, settings, train
+from experiments.comparison_report import Arm, Result, summarize
+from experiments.context import Context
+from experiments.report import Report
+from experiments.runs import Job, run_all
+
+
+def _about(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class Settings(settings.Settings):
+    """The keys of `configs/comparison.toml`."""
+
+    data: Annotated[Literal["digits", "fashion-mnist"], _about("the data set")]
+    validation: Annotated[
+        float, msgspec.Meta(ge=0, lt=1), _about("share of the training images held out")
+    ]
+    hidden: Annotated[tuple[settings.Count, ...], _about("sizes of the hidden layers")]
+    learning_rate: Annotated[settings.Positive, _about("α, constant, for all arms")]
+    adam_l2: Annotated[tuple[settings.NonNegative, ...], _about("λ′ of Adam+L2")]
+    adamw: Annotated[tuple[settings.NonNegative, ...], _about("λ of AdamW, times α at each step")]
+    adamw_per_step: Annotated[
+        tuple[settings.NonNegative, ...], _about("λ of AdamW, the decay at each step itself")
+    ]
+    epochs: Annotated[settings.Count, _about("passes over the training images")]
+    batch_size: Annotated[settings.Count, _about("images in a step")]
+    seeds: Annotated[settings.Count, _about("runs of every arm, with seeds 0, 1, …")]
+
+
+OPTIMIZERS: dict[str, Callable[[train.Hyperparameters], adamw_jax.GradientTransformation]] = {
+    "adam": lambda h: adamw_jax.adam(h["learning_rate"]),
+    "adam_l2": lambda h: adamw_jax.adam_l2(h["learning_rate"], l2=h["weight_decay"]),
+    "adamw": lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+}
+
+
+def arms(chosen: Settings) -> list[Arm]:
+    """Adam, then every decay of every family."""
+    alpha = chosen.learning_rate
+    return [
+        Arm("Adam", "adam", 0.0, 0.0, 0.0, plots.BLACK),
+        *(
+            Arm("Adam+L2", "adam_l2", decay, decay, alpha * decay, plots.VERMILION)
+            for decay in chosen.adam_l2
+        ),
+        *(
+            Arm("AdamW ×α", "adamw", decay, decay, alpha * decay, plots.BLUE)
+            for decay in chosen.adamw
+        ),
+        *(
+            Arm("AdamW /step", "adamw", decay, decay / alpha, decay, plots.GREEN)
+            for decay in chosen.adamw_per_step
+        ),
+    ]
+
+
+def jobs(chosen: Settings, compared: Sequence[Arm], loaded: data.Data) -> list[Job]:
+    """A job for every arm and seed; those with the same optimizer share a program."""
+    pixels = loaded.train.images.shape[1]
+    widths = (pixels, *chosen.hidden, 10)
+    programs = {
+        name: train.classifier(optimizer, widths, chosen.batch_size)
+        for name, optimizer in OPTIMIZERS.items()
+    }
+    fixed = {
+        key: getattr(chosen, key)
+        for key in ("data", "validation", "hidden", "learning_rate", "epochs", "batch_size")
+    }
+    return [
+        Job(
+            settings={**fixed, "optimizer": arm.optimizer, "weight_decay": arm.weight_decay},
+            run=programs[arm.optimizer],
+            hyperparameters={
+                "learning_rate": chosen.learning_rate,
+                "weight_decay": arm.weight_decay,
+            },
+            seed=seed,
+            epochs=chosen.epochs,
+            label=f"{arm.label}, seed {seed}",
+        )
+        for arm, seed in itertools.product(compared, range(chosen.seeds))
+    ]
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Trains every arm with every seed and compares them."""
+    loaded = data.load(chosen.data, chosen.validation, context.data_dir)
+    steps = len(loaded.train.labels) // chosen.batch_size
+    if steps == 0:
+        raise settings.SettingsError(
+            f"batch_size = {chosen.batch_size} is more than the {len(loaded.train.labels)} "
+            "training images"
+        )
+    compared = arms(chosen)
+    results = run_all(jobs(chosen, compared, loaded), loaded, context)
+    by_arm = [results[i : i + chosen.seeds] for i in range(0, len(results), chosen.seeds)]
+    return summarize(
+        [
+            Result(arm, train.Metrics(*(np.stack(metric) for metric in zip(*runs, strict=True))))
+            for arm, runs in zip(compared, by_arm, strict=True)
+        ],
+        title=f"Adam, Adam+L2 and AdamW on {chosen.data}",
+        steps_per_epoch=steps,
+        validated=chosen.validation > 0,
+    )
