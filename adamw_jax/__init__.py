@@ -12,8 +12,7 @@ from adamw_jax.merges import lookahead, rms_ratio
 from adamw_jax.moments import MomentumState, SecondMomentState, momentum, second_moment
 from adamw_jax.optimizers import adam, adam_l2, adamw, gd, momentum_gd, uncorrected_adam
 from adamw_jax.schedules import ScheduleState, scale_by_learning_rate
-
-__version__ = "0.1.0"
+from adamw_jax.version import __version__
 
 __all__ = [
     "BiasCorrectionState",
@@ -23,6 +22,7 @@ __all__ = [
     "MomentumState",
     "ScheduleState",
     "SecondMomentState",
+    "__version__",
     "adam",
     "adam_l2",
     "adamw",

@@ -19,7 +19,8 @@ class BiasCorrectionState(NamedTuple):
       count: the number of updates so far, int32 scalar; it saturates.
     """
 
-    count: jax.Array
+    # Optax's name, though tuples have a method of that name.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTransformation:
@@ -58,7 +59,7 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
 
 @jitted
 def _bias_correction(b, ahead, updates, state):
-    count = optax.safe_increment(state.count)
+    count = jnp.asarray(optax.safe_increment(state.count))
 
     t, log_b = numerics.scalar(count + ahead), numerics.scalar(b.log)
     sum_of_weights = functools.cache(lambda dtype: -jnp.expm1(t(dtype) * log_b(dtype)))

@@ -28,10 +28,12 @@ def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
       ValueError: a part is not a gradient transformation.
     """
     _check_transformations("chain", parts)
-    composed = optax.chain(*parts) if parts else optax.GradientTransformationExtraArgs(
-        lambda params: (), lambda updates, state, params=None, **extra_args: (updates, state)
+    description = describe(chain, *parts)
+    if parts:
+        return GradientTransformation.of(optax.chain(*parts), description)
+    return GradientTransformation(
+        lambda params: (), lambda updates, state, params=None, **_: (updates, state), description
     )
-    return GradientTransformation(*composed, describe(chain, *parts))
 
 
 class Merge:
@@ -51,6 +53,7 @@ class Merge:
         self.description = description
 
     def __call__(self, *arrays: jax.Array) -> jax.Array:
+        """Merges one array per branch."""
         return self.function(self.hyperparameters, *arrays)
 
     def __repr__(self) -> str:

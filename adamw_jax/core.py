@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 import optax
 
@@ -43,6 +44,7 @@ class Description:
 
     @property
     def name(self) -> str:
+        """The constructor's name."""
         return self.constructor.__name__
 
     def __str__(self) -> str:
@@ -82,9 +84,18 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
         update: optax.TransformUpdateExtraArgsFn,
         description: Description | None = None,
     ) -> "GradientTransformation":
+        """Makes the pair."""
         self = super().__new__(cls, init, update)
         self.description = description
         return self
+
+    @classmethod
+    def of(
+        cls, tx: optax.GradientTransformation, description: Description
+    ) -> "GradientTransformation":
+        """Gives a description to a transformation from elsewhere."""
+        tx = optax.with_extra_args_support(tx)
+        return cls(tx.init, tx.update, description)
 
     def __repr__(self) -> str:
         return str(self.description) if self.description else _foreign(self)

@@ -79,7 +79,7 @@ def _weight_decay(constructor, name, value, mask):
     stage = scheduled_stage(_add_decayed, value, description, needs_params=True)
     if mask is None:
         return stage
-    return GradientTransformation(*optax.masked(stage, _checked(mask)), description)
+    return GradientTransformation.of(optax.masked(stage, _checked(mask)), description)
 
 
 @jitted

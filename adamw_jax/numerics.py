@@ -45,7 +45,7 @@ def real_dtype(x: Any) -> np.dtype:
     return jnp.finfo(working_dtype(x)).dtype
 
 
-def widen(tree: optax.Params) -> optax.Params:
+def widen(tree: Any) -> Any:
     """Casts half-precision leaves to float32; all others pass as they are."""
 
     def leaf(x):
@@ -127,7 +127,7 @@ def _is_none(x: Any) -> bool:
     return x is None
 
 
-def only_updated(params: optax.Params, updates: optax.Updates) -> Any:
+def only_updated(params: optax.Params | None, updates: optax.Updates) -> Any:
     """The parameters that have an update, None for the rest.
 
     What is left can cross into a jitted function even when the tree holds leaves that
@@ -138,9 +138,7 @@ def only_updated(params: optax.Params, updates: optax.Updates) -> Any:
     """
     if params is None:
         raise ValueError("weight decay needs the parameters: call update(updates, state, params)")
-    return jax.tree.map(
-        lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none
-    )
+    return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none)
 
 
 def zeros(params: optax.Params, dtype: Callable[[Any], Any]) -> Any:

@@ -22,7 +22,8 @@ class ScheduleState(NamedTuple):
       count: the number of updates so far, int32 scalar; it saturates.
     """
 
-    count: jax.Array
+    # Optax's name, though tuples have a method of that name.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def scheduled_stage(
@@ -61,7 +62,7 @@ def scheduled_stage(
 
 @jitted
 def _advance(state: ScheduleState) -> ScheduleState:
-    return ScheduleState(optax.safe_increment(state.count))
+    return ScheduleState(jnp.asarray(optax.safe_increment(state.count)))
 
 
 def scale_by_learning_rate(

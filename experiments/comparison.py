@@ -26,7 +26,7 @@ def _about(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
 
-class Settings(settings.Settings):
+class Settings(settings.Settings, frozen=True, kw_only=True):
     """The keys of `configs/comparison.toml`."""
 
     data: Annotated[Literal["digits", "fashion-mnist"], _about("the data set")]

@@ -120,8 +120,8 @@ def summarize(
     findings = [
         f"{base.arm.label} reaches {base.final('test_accuracy').mean():.2f} % test accuracy and "
         f"{base.final('test_loss').mean():.3f} test loss.",
-        _sentence("test accuracy", "higher", "lower", [(r, a) for r, a, _ in differences]),
-        _sentence("test loss", "higher", "lower", [(r, loss) for r, _, loss in differences]),
+        _sentence("test accuracy", [(r, accuracy) for r, accuracy, _ in differences]),
+        _sentence("test loss", [(r, loss) for r, _, loss in differences]),
         *_chosen(results, validated),
         *(f"{r.arm.label} diverged in some runs." for r in diverged),
     ]
@@ -145,10 +145,14 @@ def _row(result: Result, steps_per_epoch: int, validated: bool) -> list[str]:
     return [
         arm.family,
         "" if arm.optimizer == "adam" else f"{arm.decay:g}",
-        "—" if arm.optimizer == "adam_l2" else "∞" if tau == np.inf else f"{tau:.3g}",
+        "—" if arm.optimizer == "adam_l2" else "∞" if tau == np.inf else _epochs(tau),
         *cells,
         f"{result.final('weight_norm').mean():.1f}",
     ]
+
+
+def _epochs(tau: float) -> str:
+    return f"{tau:,.0f}" if tau >= 100 else f"{tau:.3g}"
 
 
 def _rounded(name: str, value: float) -> str:
@@ -159,16 +163,17 @@ def _percent(name: str, values: np.ndarray) -> np.ndarray:
     return 100 * values if name.endswith("accuracy") else values
 
 
-def _sentence(
-    what: str, up: str, down: str, differences: Sequence[tuple[Result, Difference]]
-) -> str:
-    groups = {1: up, -1: down, 0: "not distinguishable"}
+def _sentence(what: str, differences: Sequence[tuple[Result, Difference]]) -> str:
+    groups = {1: "higher", -1: "lower", 0: "not distinguishable"}
     parts = []
     for sign, word in groups.items():
-        labels = [r.arm.label for r, difference in differences if difference.sign == sign]
-        if labels:
-            parts.append(f"{word} for {'; '.join(labels)}")
-    return f"Compared with Adam, {what} is {'. It is '.join(parts)}."
+        families: dict[str, list[str]] = {}
+        for result, difference in differences:
+            if difference.sign == sign:
+                families.setdefault(result.arm.family, []).append(f"{result.arm.decay:g}")
+        listed = "; ".join(f"{family} {', '.join(d)}" for family, d in families.items())
+        parts += [f"{word} with {listed}"] if listed else []
+    return f"Compared with Adam's, {what} is {'. It is '.join(parts)}."
 
 
 def _best_of_families(results: Sequence[Result], validated: bool) -> list[Result]:
@@ -193,66 +198,71 @@ def _chosen(results: Sequence[Result], validated: bool) -> Iterable[str]:
 
 def _curves(results: Sequence[Result]):
     figure, axes = plots.subplots(3, height=4.2)
-    dashes = {}
-    names = {"train_loss": "training loss", "test_loss": "test loss"}
-    for axis, (name, label) in zip(
-        axes[0], [*names.items(), ("test_accuracy", "test accuracy, %")], strict=True
-    ):
+    metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}
+    families: dict[str, list[float]] = {}
+    for result in results:
+        families.setdefault(result.arm.family, []).append(result.arm.decay)
+    for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
         for result in results:
-            family = dashes.setdefault(result.arm.family, {})
-            style = family.setdefault(result.arm.decay, ["-", "--", ":", "-."][len(family) % 4])
-            values = _percent(name, getattr(result.metrics, name))
+            values = _positive(result, name)
             epochs = np.arange(1, values.shape[1] + 1)
             mean, spread = values.mean(0), values.std(0)
-            axis.plot(epochs, mean, style, color=result.arm.color, label=result.arm.label)
+            # Arms of a family share a colour and differ in their dashes.
+            dashes = ["-", "--", ":", "-."][families[result.arm.family].index(result.arm.decay) % 4]
+            # Ever thinner, so that a curve that coincides with an earlier one hides it not.
+            width = 3 - 0.5 * list(families).index(result.arm.family)
+            style = {"color": result.arm.color, "linewidth": width, "label": result.arm.label}
+            axis.plot(epochs, mean, dashes, **style)
             axis.fill_between(
                 epochs, mean - spread, mean + spread, color=result.arm.color, alpha=0.12, lw=0
             )
-        axis.set(title=label, xlabel="epoch")
-    axes[0, 0].set_yscale("log")
-    # The first epochs would flatten everything that matters.
-    late = np.concatenate(
-        [100 * r.metrics.test_accuracy[:, r.metrics.test_accuracy.shape[1] // 8 :].ravel()
-         for r in results]
-    )  # fmt: skip
-    if np.isfinite(late).all() and late.min() < late.max():
-        axes[0, 2].set_ylim(np.percentile(late, 1) - 0.3, late.max() + 0.3)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9
-    )
+        plots.log_y(axis)
+        axis.set(title=title + (", %" if name == "test_error" else ""), xlabel="epoch")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def _decays(results: Sequence[Result], steps_per_epoch: int):
     base, *others = results
     figure, axes = plots.subplots(3, height=4.2)
-    columns = ["test_accuracy", "test_loss", "weight_norm"]
-    titles = ["test accuracy, %", "test loss", "‖θ‖ at the end"]
-    for axis, name, title in zip(axes[0], columns, titles, strict=True):
-        level = base.final(name)
+    metrics = {"test_error": "test error, %", "test_loss": "test loss", "weight_norm": "‖θ‖"}
+    families = dict.fromkeys(r.arm.family for r in others)
+    for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
+        level = _positive(base, name)[:, -1]
+        low, high = level.mean() - level.std(), level.mean() + level.std()
         axis.axhline(level.mean(), color=base.arm.color, ls="--", label=base.arm.label)
-        axis.axhspan(
-            level.mean() - level.std(), level.mean() + level.std(), color=base.arm.color, alpha=0.1
-        )
-        for family in dict.fromkeys(r.arm.family for r in others):
+        axis.axhspan(low, high, color=base.arm.color, alpha=0.1)
+        for family, (marker, size) in zip(families, [("^", 4), ("o", 8), ("s", 4)], strict=False):
             members = sorted(
                 (r for r in others if r.arm.family == family and r.arm.decay_per_step > 0),
                 key=lambda r: r.arm.decay_per_step,
             )
-            if not members:
-                continue
+            finals = [_positive(r, name)[:, -1] for r in members]
             axis.errorbar(
                 [r.arm.decay_per_step for r in members],
-                [r.final(name).mean() for r in members],
-                [r.final(name).std() for r in members],
-                fmt="o-", ms=4, capsize=2, color=members[0].arm.color, label=family,
-            )  # fmt: skip
-        axis.set(xscale="log", xlabel="decay per step (Adam+L2: α·λ′)", title=title)
+                [values.mean() for values in finals],
+                [values.std() for values in finals],
+                fmt=f"{marker}-",
+                markersize=size,
+                markerfacecolor="white" if size > 4 else None,
+                capsize=2,
+                color=next(r.arm.color for r in others if r.arm.family == family),
+                label=family,
+            )
+        axis.set(xscale="log", xlabel="decay per step (Adam+L2: α·λ′)")
+        plots.log_y(axis)
+        axis.set_title(title, pad=34)
         top = axis.secondary_xaxis("top", functions=(_inverse(steps_per_epoch),) * 2)
         top.set_xlabel("τ, epochs", fontsize=9)
-        axis.set_title(title, y=1.16)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def _positive(result: Result, name: str) -> np.ndarray:
+    """A metric [seeds, epochs] as it is plotted: errors instead of accuracies."""
+    if name == "test_error":
+        return 100 * (1 - np.asarray(result.metrics.test_accuracy))
+    return np.asarray(getattr(result.metrics, name))
 
 
 def _inverse(steps_per_epoch: int):

@@ -101,10 +101,10 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
 def _digits():
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.images))
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
     test, train = order[: len(order) // 5], order[len(order) // 5 :]
-    return digits.images[train], digits.target[train], digits.images[test], digits.target[test]
+    return images[train], labels[train], images[test], labels[test]
 
 
 def fashion_mnist(
@@ -170,8 +170,8 @@ def _downloaded(cache: Path, url: str) -> list[Path]:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Reads an IDX file of bytes: a magic number, whose last byte counts the dimensions,
-    the dimensions as big-endian integers, then the values."""
+    # IDX: a magic number whose last byte counts the dimensions, the dimensions as
+    # big-endian integers, then the values; here unsigned bytes.
     content = gzip.decompress(path.read_bytes())
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)

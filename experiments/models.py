@@ -21,6 +21,7 @@ class MLP(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps float[..., input] to logits float[..., output]."""
         *hidden, last = self.layers
         for layer in hidden:
             x = nnx.relu(layer(x))

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -24,9 +25,21 @@ STYLE: dict[str, Any] = {
 }
 
 
+style.use(STYLE)
+
+
 def subplots(columns: int, rows: int = 1, height: float = 3.6) -> tuple[Figure, Any]:
     """A figure ten inches wide and its axes, as an array [rows, columns]."""
-    # Figure, not pyplot: no window, no global state, nothing to close.
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, height * rows), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    # Figure, not pyplot: no window, no global list of figures, nothing to close.
+    figure = Figure(figsize=(10, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def log_y(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers; to be called once all is drawn."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    per_decade = (1,) if high / low > 300 else (1, 2, 3, 6)
+    axis.yaxis.set_major_locator(LogLocator(subs=per_decade))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

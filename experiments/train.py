@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -17,7 +18,8 @@ from adamw_jax import GradientTransformation
 from experiments.data import Data, Split
 from experiments.models import MLP
 
-Hyperparameters = Mapping[str, jax.typing.ArrayLike]
+Array = jax.Array | np.ndarray
+Hyperparameters = Mapping[str, float | jax.Array]
 
 
 class State(NamedTuple):
@@ -48,12 +50,12 @@ class Metrics(NamedTuple):
       weight_norm: ‖θ‖₂ over all parameters.
     """
 
-    train_loss: jax.Array
-    validation_loss: jax.Array
-    validation_accuracy: jax.Array
-    test_loss: jax.Array
-    test_accuracy: jax.Array
-    weight_norm: jax.Array
+    train_loss: Array
+    validation_loss: Array
+    validation_accuracy: Array
+    test_loss: Array
+    test_accuracy: Array
+    weight_norm: Array
 
 
 class Run(NamedTuple):

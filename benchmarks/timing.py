@@ -1,0 +1,42 @@
+"""Timing of contenders that take turns, so that a noisy machine is noisy for all."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall time of one call, until its results are there."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started
+
+
+def alternate(
+    contenders: Mapping[str, Callable[[], Any]], rounds: int, calls: int = 1
+) -> dict[str, np.ndarray]:
+    """Times contenders in turn.
+
+    Args:
+      contenders: what to call, by name. A warm-up is theirs to do.
+      rounds: how often each has its turn; every second round goes backwards.
+      calls: in a turn, of which the median counts.
+
+    Returns:
+      Seconds per call by name, [rounds].
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds):
+        for name in list(contenders)[:: 1 if i % 2 == 0 else -1]:
+            turn = [seconds(contenders[name]) for _ in range(calls)]
+            times[name].append(float(np.median(turn)))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> str:
+    """Median and quartiles of the ratios within a round."""
+    low, median, high = np.percentile(numerator / denominator, [25, 50, 75])
+    return f"{median:.2f} [{low:.2f}, {high:.2f}]"

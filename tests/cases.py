@@ -1,0 +1,246 @@
+"""Every transformation that the library exports, in one table, and what runs them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import adamw_jax as aj
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A transformation with all its numeric hyperparameters, and its peer in Optax.
+
+    Attributes:
+      name: how the case is called; it opens with the name of the export.
+      make: makes ours from the hyperparameters by name.
+      numbers: the numeric hyperparameters.
+      peer: makes Optax's from the same, where Optax has one.
+      scheduled: the hyperparameters that may be schedules.
+    """
+
+    name: str
+    make: Callable[..., optax.GradientTransformation]
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    peer: Callable[..., optax.GradientTransformation] | None = None
+    scheduled: tuple[str, ...] = ()
+
+    def tx(self, **changed: Any) -> optax.GradientTransformation:
+        return self.make(**{**self.numbers, **changed})
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "-")
+
+
+def heavy_ball_peer(b1, nesterov=False):
+    """The average as Optax's heavy ball of scaled gradients."""
+    return optax.chain(optax.scale(1 - b1), optax.trace(b1, nesterov=nesterov))
+
+
+def squares_peer(b2):
+    square = optax.stateless_with_tree_map(lambda g, p: (g * jnp.conj(g)).real.astype(g.dtype))
+    return optax.chain(square, optax.ema(b2, debias=False))
+
+
+def decays_matrices(tree):
+    return jax.tree.map(lambda x: jnp.ndim(x) > 1, tree)
+
+
+ADAM = {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "eps": 1e-6}
+RATE, ROOT = {"learning_rate": 0.02}, {"eps_root": 1e-10}
+
+CASES = [
+    Case("chain", aj.chain, {}, optax.identity),
+    Case(
+        "chain momentum bias_correction",
+        lambda b1: aj.chain(aj.momentum(b1), aj.bias_correction(b1)),
+        {"b1": 0.8},
+        lambda b1: optax.ema(b1, debias=True),
+    ),
+    Case(
+        "parallel",
+        lambda b1, b2: aj.parallel(aj.momentum(b1), aj.momentum(b2), merge=jnp.subtract),
+        {"b1": 0.8, "b2": 0.99},
+    ),
+    Case("momentum", aj.momentum, {"b1": 0.8}, heavy_ball_peer),
+    Case(
+        "momentum nesterov",
+        lambda b1: aj.momentum(b1, nesterov=True),
+        {"b1": 0.8},
+        lambda b1: heavy_ball_peer(b1, nesterov=True),
+    ),
+    Case("second_moment", aj.second_moment, {"b2": 0.99}, squares_peer),
+    Case("bias_correction", aj.bias_correction, {"b": 0.99}),
+    Case("bias_correction ahead", lambda b: aj.bias_correction(b, ahead=1), {"b": 0.99}),
+    Case(
+        "rms_ratio",
+        lambda b2, eps: aj.parallel(aj.chain(), aj.second_moment(b2), merge=aj.rms_ratio(eps)),
+        {"b2": 0.99, "eps": 1e-6},
+        lambda b2, eps: optax.scale_by_rms(b2, eps, eps_in_sqrt=False),
+    ),
+    Case(
+        "lookahead",
+        lambda b1: aj.parallel(aj.momentum(b1), aj.chain(), merge=aj.lookahead(b1)),
+        {"b1": 0.8},
+        lambda b1: heavy_ball_peer(b1, nesterov=True),
+    ),
+    Case(
+        "decoupled_weight_decay",
+        aj.decoupled_weight_decay,
+        {"weight_decay": 0.1},
+        optax.add_decayed_weights,
+        ("weight_decay",),
+    ),
+    Case(
+        "l2_regularization",
+        aj.l2_regularization,
+        {"strength": 0.1},
+        lambda strength: optax.add_decayed_weights(strength),
+        ("strength",),
+    ),
+    Case(
+        "scale_by_learning_rate",
+        aj.scale_by_learning_rate,
+        RATE,
+        optax.scale_by_learning_rate,
+        ("learning_rate",),
+    ),
+    Case("gd", aj.gd, RATE, optax.sgd, ("learning_rate",)),
+    Case(
+        "momentum_gd",
+        aj.momentum_gd,
+        RATE | {"b1": 0.8},
+        lambda learning_rate, b1: optax.chain(heavy_ball_peer(b1), optax.sgd(learning_rate)),
+        ("learning_rate",),
+    ),
+    Case("uncorrected_adam", aj.uncorrected_adam, ADAM | ROOT, None, ("learning_rate",)),
+    Case("adam", aj.adam, ADAM | ROOT, optax.adam, ("learning_rate",)),
+    Case(
+        "adam nesterov",
+        lambda **numbers: aj.adam(**numbers, nesterov=True),
+        ADAM,
+        lambda **numbers: optax.adam(**numbers, nesterov=True),
+        ("learning_rate",),
+    ),
+    Case(
+        "adam_l2",
+        aj.adam_l2,
+        ADAM | {"l2": 0.1},
+        lambda l2, **numbers: optax.chain(optax.add_decayed_weights(l2), optax.adam(**numbers)),
+        ("learning_rate", "l2"),
+    ),
+    Case(
+        "adamw",
+        aj.adamw,
+        ADAM | ROOT | {"weight_decay": 0.1},
+        optax.adamw,
+        ("learning_rate", "weight_decay"),
+    ),
+    Case(
+        "adamw masked nesterov",
+        lambda **numbers: aj.adamw(**numbers, mask=decays_matrices, nesterov=True),
+        ADAM | {"weight_decay": 0.1},
+        lambda **numbers: optax.adamw(**numbers, mask=decays_matrices, nesterov=True),
+        ("learning_rate",),
+    ),
+]
+
+
+def mixed_params():
+    """A tree of every dtype that a model may have, a scalar among its leaves."""
+    draw = np.random.default_rng(0).normal
+    return {
+        "float32": {"kernel": jnp.asarray(draw(size=(3, 2)), jnp.float32), "bias": jnp.ones(2)},
+        "bfloat16": jnp.asarray(draw(size=(2, 2)), jnp.bfloat16),
+        "float16": jnp.asarray(draw(size=3), jnp.float16),
+        "complex64": jnp.asarray(draw(size=3) + 1j * draw(size=3), jnp.complex64),
+        "scalars": (jnp.float32(0.5), jnp.bfloat16(0.5)),
+    }
+
+
+def gradients_like(params, seed=1):
+    """Gradients with the shapes and dtypes of the parameters; none is near zero."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(p):
+        size = rng.uniform(0.1, 2.0, np.shape(p)) * rng.choice([-1, 1], np.shape(p))
+        return jnp.asarray(size * (1 + 0.5j) if jnp.iscomplexobj(p) else size, jnp.result_type(p))
+
+    return jax.tree.map(leaf, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Noisy quadratics, one per coordinate: the gradient at step t is slope·θ + noise[t].
+
+    The slopes and the noise span five decades over the coordinates, so that the
+    adaptive methods have something to adapt to.
+    """
+
+    start: dict[str, np.ndarray]
+    slope: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]
+
+    @property
+    def steps(self) -> int:
+        return len(self.noise["bias"])
+
+    def reference(self, algorithm, **hyperparameters):
+        """The end of the run in float64, leaf by leaf."""
+
+        def leaf(name):
+            slope, noise = self.slope[name], self.noise[name]
+            gradient = lambda θ, t: slope * θ + noise[t - 1]  # noqa: E731
+            return algorithm(self.start[name], gradient, self.steps, **hyperparameters)
+
+        return {name: leaf(name) for name in self.start}
+
+    def descend(self, tx, dtype=jnp.float32):
+        """The end of the run with an optimizer, in one scan."""
+        cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)  # noqa: E731
+        return _descend(tx, cast(self.start), cast(self.slope), cast(self.noise))
+
+
+@jax.jit(static_argnums=0)
+def _descend(tx, params, slope, noise):
+    def step(carry, noise):
+        params, state = carry
+        gradients = jax.tree.map(lambda s, θ, n: s * θ + n, slope, params, noise)
+        updates, state = tx.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, tx.init(params)), noise)[0][0]
+
+
+def problem(steps, seed=0, complex_=False):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape) + (1j * rng.normal(size=shape) if complex_ else 0)
+
+    shapes = {"kernel": (4, 3), "bias": (5,)}
+    scale = {name: 10 ** rng.uniform(-3, 2, shape) for name, shape in shapes.items()}
+    return Problem(
+        {name: normal(*shape) for name, shape in shapes.items()},
+        scale,
+        {name: scale[name] * normal(steps, *shape) for name, shape in shapes.items()},
+    )
+
+
+def error(actual, expected):
+    """The largest deviation, as a share of the range of the expected values."""
+    range_ = max(np.max(np.abs(x)) for x in expected.values())
+    return max(np.max(np.abs(np.asarray(actual[k]) - x)) for k, x in expected.items()) / range_
+
+
+def walk(tx, params, steps=3):
+    """A few eager steps along fixed gradients; the last updates and the state."""
+    state = tx.init(params)
+    for seed in range(steps):
+        updates, state = tx.update(gradients_like(params, seed), state, params)
+    return updates, state

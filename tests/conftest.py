@@ -1,0 +1,40 @@
+"""Settings for every test, and the compilation counter."""
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Several devices, for the sharding tests; before anything asks for the backend.
+jax.config.update("jax_num_cpu_devices", 4)
+
+# Derandomized, so that a failure is the same for everyone; examples share compilations.
+settings.register_profile(
+    "laws",
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("laws")
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one name for every trace and every compilation of JAX."""
+    events = []
+
+    def listen(event, duration, **kwargs):
+        del duration, kwargs
+        if event.startswith("/jax/core/compile/"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def strict():
+    """Promotes no types and no ranks, so that every conversion must be written out."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
