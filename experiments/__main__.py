@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         _fail(str(error))
         return 130
     except OSError as error:
-        return _fail(f"{error.strerror}: {error.filename or 'while writing the results'}")
+        return _fail(f"{error.filename}: {error.strerror}")
 
 
 def _run(name: str, module, arguments: list[str], console: Console) -> int:

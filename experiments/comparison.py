@@ -16,7 +16,8 @@ import numpy as np
 
 import adamw_jax
 from experiments import data, plots, settings, train
-from experiments.comparison_report import Arm, Result, summarize
+from experiments.arms import Arm, Result
+from experiments.comparison_report import summarize
 from experiments.context import Context
 from experiments.report import Report
 from experiments.runs import Job, run_all
@@ -112,12 +113,10 @@ def run(chosen: Settings, context: Context) -> Report:
     compared = arms(chosen)
     results = run_all(jobs(chosen, compared, loaded), loaded, context)
     by_arm = [results[i : i + chosen.seeds] for i in range(0, len(results), chosen.seeds)]
-    return summarize(
-        [
-            Result(arm, train.Metrics(*(np.stack(metric) for metric in zip(*runs, strict=True))))
-            for arm, runs in zip(compared, by_arm, strict=True)
-        ],
-        title=f"Adam, Adam+L2 and AdamW on {chosen.data}",
-        steps_per_epoch=steps,
-        validated=chosen.validation > 0,
-    )
+    measured = [
+        Result(arm, train.Metrics(*(np.stack(metric) for metric in zip(*runs, strict=True))))
+        for arm, runs in zip(compared, by_arm, strict=True)
+    ]
+    title = f"Adam, Adam+L2 and AdamW on {chosen.data}"
+    with np.errstate(invalid="ignore", over="ignore"):  # runs that diverged
+        return summarize(measured, title, steps, validated=chosen.validation > 0)

@@ -1,61 +1,14 @@
-"""Tables, plots and sentences of the comparison."""
+"""Tables and sentences of the comparison."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from experiments import plots
-from experiments.report import Figure, Report, Table
-from experiments.train import Metrics
-
-
-class Arm(NamedTuple):
-    """What is compared: an optimizer and its decay.
-
-    Attributes:
-      family: name of the optimizer and of the convention of its decay.
-      optimizer: key of `comparison.OPTIMIZERS`.
-      decay: λ or λ′, in the family's own convention.
-      weight_decay: the argument that the optimizer gets.
-      decay_per_step: share of a weight that a step takes away; for Adam+L2 what it
-        would be for gradient descent.
-      color: in plots.
-    """
-
-    family: str
-    optimizer: str
-    decay: float
-    weight_decay: float
-    decay_per_step: float
-    color: str
-
-    @property
-    def label(self) -> str:
-        """Family and decay, as shown."""
-        return self.family if self.optimizer == "adam" else f"{self.family} {self.decay:g}"
-
-    def timescale(self, steps_per_epoch: int) -> float:
-        """Epochs in which decay alone takes a weight to 1/e; infinite without decay."""
-        per_epoch = self.decay_per_step * steps_per_epoch
-        return 1 / per_epoch if per_epoch else np.inf
-
-
-class Result(NamedTuple):
-    """An arm and what was measured.
-
-    Attributes:
-      arm: what was run.
-      metrics: arrays [seeds, epochs].
-    """
-
-    arm: Arm
-    metrics: Metrics
-
-    def final(self, name: str) -> np.ndarray:
-        """A metric after the last epoch, [seeds]; accuracies in percent."""
-        return _percent(name, getattr(self.metrics, name)[:, -1])
+from experiments import comparison_plots
+from experiments.arms import Result
+from experiments.report import Report, Table
 
 
 class Difference(NamedTuple):
@@ -90,7 +43,7 @@ def summarize(
     """Makes the report; the first result is the one that others are compared with."""
     base, *others = results
     seeds, epochs = base.metrics.train_loss.shape
-    diverged = [r for r in results if not np.isfinite(r.final("test_loss")).all()]
+    diverged = [r.arm for r in results if not np.isfinite(r.final("test_loss")).all()]
     differences = [
         (
             r,
@@ -120,15 +73,16 @@ def summarize(
     findings = [
         f"{base.arm.label} reaches {base.final('test_accuracy').mean():.2f} % test accuracy and "
         f"{base.final('test_loss').mean():.3f} test loss.",
-        _sentence("test accuracy", [(r, accuracy) for r, accuracy, _ in differences]),
-        _sentence("test loss", [(r, loss) for r, _, loss in differences]),
-        *_chosen(results, validated),
-        *(f"{r.arm.label} diverged in some runs." for r in diverged),
+        _sentence("test accuracy", [(r, a) for r, a, _ in differences if r.arm not in diverged]),
+        _sentence("test loss", [(r, loss) for r, _, loss in differences if r.arm not in diverged]),
+        *(f"{arm.label} diverged: some of its losses are not finite." for arm in diverged),
     ]
-    shown = _best_of_families(results, validated) if validated else results
+    chosen = _best_of_families(results) if validated else []
+    findings += [_choice(chosen)] if chosen else []
+    which = "Each family at the decay of the lowest validation loss" if chosen else "Every arm"
     figures = [
-        Figure("curves", _curves(shown), _curves_caption(validated)),
-        Figure("decays", _decays(results, steps_per_epoch), _DECAYS_CAPTION),
+        comparison_plots.curves(chosen or results, which),
+        comparison_plots.decays(results, steps_per_epoch),
     ]
     return Report(title, findings, [table, paired], figures, {"results": _tidy(results)})
 
@@ -159,10 +113,6 @@ def _rounded(name: str, value: float) -> str:
     return f"{value:.2f}" if name.endswith("accuracy") else f"{value:.4f}"
 
 
-def _percent(name: str, values: np.ndarray) -> np.ndarray:
-    return 100 * values if name.endswith("accuracy") else values
-
-
 def _sentence(what: str, differences: Sequence[tuple[Result, Difference]]) -> str:
     groups = {1: "higher", -1: "lower", 0: "not distinguishable"}
     parts = []
@@ -176,113 +126,22 @@ def _sentence(what: str, differences: Sequence[tuple[Result, Difference]]) -> st
     return f"Compared with Adam's, {what} is {'. It is '.join(parts)}."
 
 
-def _best_of_families(results: Sequence[Result], validated: bool) -> list[Result]:
+def _best_of_families(results: Sequence[Result]) -> list[Result]:
     families: dict[str, list[Result]] = {}
     for result in results:
         families.setdefault(result.arm.family, []).append(result)
-    metric = "validation_loss" if validated else "test_loss"
-    return [min(family, key=lambda r: r.final(metric).mean()) for family in families.values()]
+    return [
+        min(family, key=lambda r: r.final("validation_loss").mean()) for family in families.values()
+    ]
 
 
-def _chosen(results: Sequence[Result], validated: bool) -> Iterable[str]:
-    if not validated:
-        return
-    chosen = _best_of_families(results, validated)
+def _choice(chosen: Sequence[Result]) -> str:
     listed = "; ".join(
         f"{r.arm.label} (test {r.final('test_accuracy').mean():.2f} %, "
         f"loss {r.final('test_loss').mean():.3f})"
         for r in chosen
     )
-    yield f"Chosen by validation loss in each family: {listed}."
-
-
-def _curves(results: Sequence[Result]):
-    figure, axes = plots.subplots(3, height=4.2)
-    metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}
-    families: dict[str, list[float]] = {}
-    for result in results:
-        families.setdefault(result.arm.family, []).append(result.arm.decay)
-    for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
-        for result in results:
-            values = _positive(result, name)
-            epochs = np.arange(1, values.shape[1] + 1)
-            mean, spread = values.mean(0), values.std(0)
-            # Arms of a family share a colour and differ in their dashes.
-            dashes = ["-", "--", ":", "-."][families[result.arm.family].index(result.arm.decay) % 4]
-            # Ever thinner, so that a curve that coincides with an earlier one hides it not.
-            width = 3 - 0.5 * list(families).index(result.arm.family)
-            style = {"color": result.arm.color, "linewidth": width, "label": result.arm.label}
-            axis.plot(epochs, mean, dashes, **style)
-            axis.fill_between(
-                epochs, mean - spread, mean + spread, color=result.arm.color, alpha=0.12, lw=0
-            )
-        plots.log_y(axis)
-        axis.set(title=title + (", %" if name == "test_error" else ""), xlabel="epoch")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
-def _decays(results: Sequence[Result], steps_per_epoch: int):
-    base, *others = results
-    figure, axes = plots.subplots(3, height=4.2)
-    metrics = {"test_error": "test error, %", "test_loss": "test loss", "weight_norm": "‖θ‖"}
-    families = dict.fromkeys(r.arm.family for r in others)
-    for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
-        level = _positive(base, name)[:, -1]
-        low, high = level.mean() - level.std(), level.mean() + level.std()
-        axis.axhline(level.mean(), color=base.arm.color, ls="--", label=base.arm.label)
-        axis.axhspan(low, high, color=base.arm.color, alpha=0.1)
-        for family, (marker, size) in zip(families, [("^", 4), ("o", 8), ("s", 4)], strict=False):
-            members = sorted(
-                (r for r in others if r.arm.family == family and r.arm.decay_per_step > 0),
-                key=lambda r: r.arm.decay_per_step,
-            )
-            finals = [_positive(r, name)[:, -1] for r in members]
-            axis.errorbar(
-                [r.arm.decay_per_step for r in members],
-                [values.mean() for values in finals],
-                [values.std() for values in finals],
-                fmt=f"{marker}-",
-                markersize=size,
-                markerfacecolor="white" if size > 4 else None,
-                capsize=2,
-                color=next(r.arm.color for r in others if r.arm.family == family),
-                label=family,
-            )
-        axis.set(xscale="log", xlabel="decay per step (Adam+L2: α·λ′)")
-        plots.log_y(axis)
-        axis.set_title(title, pad=34)
-        top = axis.secondary_xaxis("top", functions=(_inverse(steps_per_epoch),) * 2)
-        top.set_xlabel("τ, epochs", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
-def _positive(result: Result, name: str) -> np.ndarray:
-    """A metric [seeds, epochs] as it is plotted: errors instead of accuracies."""
-    if name == "test_error":
-        return 100 * (1 - np.asarray(result.metrics.test_accuracy))
-    return np.asarray(getattr(result.metrics, name))
-
-
-def _inverse(steps_per_epoch: int):
-    def inverse(x):
-        with np.errstate(divide="ignore"):  # Matplotlib also asks for zero
-            return 1 / (np.asarray(x, float) * steps_per_epoch)
-
-    return inverse
-
-
-def _curves_caption(validated: bool) -> str:
-    which = "Each family at the decay of the lowest validation loss" if validated else "Every arm"
-    return f"{which}: mean over the seeds, shaded by one standard deviation."
-
-
-_DECAYS_CAPTION = (
-    "After the last epoch, over the decay per step, which puts both conventions of AdamW on "
-    "one axis; above it the decay's timescale. Bars and band: one standard deviation over "
-    "the seeds. Dashed: Adam without decay."
-)
+    return f"Chosen by validation loss in each family: {listed}."
 
 
 def _tidy(results: Sequence[Result]) -> list[dict[str, object]]:

@@ -1,5 +1,6 @@
 """One look for all plots."""
 
+import math
 from typing import Any
 
 from matplotlib import style
@@ -37,6 +38,8 @@ def subplots(columns: int, rows: int = 1, height: float = 3.6) -> tuple[Figure, 
 
 def log_y(axis: Any) -> None:
     """A logarithmic y axis with plain numbers; to be called once all is drawn."""
+    if axis.dataLim.minposy == math.inf:
+        return  # nothing positive is drawn: every run diverged
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     per_decade = (1,) if high / low > 300 else (1, 2, 3, 6)

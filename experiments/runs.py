@@ -126,11 +126,14 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, list[float]]]]:
 
 def _append(path: Path, identity: str, metrics: Mapping[str, list[float]], seconds: float) -> None:
     record = {"run": json.loads(identity), "seconds": seconds, "metrics": metrics}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        # After an unfinished line, begin a new one.
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")
-        file.write(json.dumps(record).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            # After an unfinished line, begin a new one.
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # which does not always know the file
+        raise OSError(error.errno, error.strerror, str(path)) from error

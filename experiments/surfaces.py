@@ -14,8 +14,8 @@ momentum settles first; in the second for the bent and the straight way to the m
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,18 @@ import numpy as np
 import optax
 from msgspec import Meta
 
-from adamw_jax import adam, gd, momentum_gd, uncorrected_adam
+from adamw_jax import adam, gd, momentum_gd
 from experiments import plots, settings
 from experiments.context import Context
 from experiments.report import Figure, Report, Table
 
 Rate = settings.Positive
 DecayRate = Annotated[float, Meta(ge=0, lt=1)]
+Way = tuple[str, float]  # the optimizer's name and its learning rate
+Ways = dict[Way, np.ndarray]  # the paths, float32[steps + 1, coordinates]
 
-COLOURS = {
-    "gradient descent": plots.BLUE,
-    "momentum": plots.VERMILION,
-    "Adam without correction": plots.ORANGE,
-    "Adam": plots.GREEN,
-}
+GD, MOMENTUM, ADAM = "gradient descent", "momentum", "Adam"
+COLOURS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
 
 
 class Settings(settings.Settings):
@@ -53,7 +51,7 @@ class Settings(settings.Settings):
         tuple[Rate, ...], Meta(min_length=1, description="learning rates on y = x², drawn")
     ]
     timed_rates: Annotated[
-        tuple[Rate, ...], Meta(description="further learning rates on y = x², settling time only")
+        tuple[Rate, ...], Meta(description="more learning rates on y = x², settling time only")
     ]
     curvatures: Annotated[
         tuple[settings.Positive, settings.Positive],
@@ -62,26 +60,6 @@ class Settings(settings.Settings):
     fixed_rate: Annotated[Rate, Meta(description="learning rate of the fixed steps on it")]
     adaptive_rate: Annotated[Rate, Meta(description="learning rate of the adaptive steps on it")]
     compared_at: Annotated[settings.Count, Meta(description="step at which x and y are compared")]
-
-
-class Descent(NamedTuple):
-    """A way down and its marks.
-
-    Attributes:
-      optimizer: its name.
-      rate: its learning rate.
-      path: the coordinates at every step, float32[steps + 1, coordinates].
-      settled: the step from which all stay within the tolerance; infinity if they never do.
-      overshoot: how far past the minimum one of them went, 0 if none did.
-      turn: the step at which it was that far.
-    """
-
-    optimizer: str
-    rate: float
-    path: np.ndarray
-    settled: float
-    overshoot: float
-    turn: int
 
 
 def descend(
@@ -101,32 +79,11 @@ def descend(
     return jnp.concatenate([first[None], path])
 
 
-def descents(
-    name: str,
-    optimizer: Callable[[jax.Array], optax.GradientTransformation],
-    rates: Sequence[float],
-    curvatures: Sequence[float],
-    chosen: Settings,
-) -> list[Descent]:
-    """Descends Σ cᵢ xᵢ² once for every learning rate, and marks the ways."""
-
-    def path(rate):
-        return descend(optimizer(rate), jnp.array(curvatures), chosen.start, chosen.steps)
-
-    def marked(rate, path):
-        outside = np.flatnonzero(~(np.abs(path) <= chosen.tolerance).all(1))  # a NaN is outside
-        settled = outside[-1] + 1 if len(outside) else 0
-        lowest = path.min(1)
-        return Descent(
-            name,
-            rate,
-            path,
-            float(settled) if settled < len(path) else np.inf,
-            max(0.0, -float(lowest.min())),
-            int(lowest.argmin()),
-        )
-
-    return list(map(marked, rates, np.asarray(jax.vmap(path)(jnp.array(rates)))))
+def settled(path: np.ndarray, tolerance: float) -> float:
+    """The step from which all coordinates stay within the tolerance; infinity if none."""
+    outside = np.flatnonzero(~(np.abs(path) <= tolerance).all(axis=1))  # a NaN is outside
+    step = outside[-1] + 1 if len(outside) else 0
+    return step if step < len(path) else np.inf
 
 
 def run(chosen: Settings, context: Context) -> Report:
@@ -134,172 +91,165 @@ def run(chosen: Settings, context: Context) -> Report:
     del context
     if chosen.compared_at > chosen.steps:
         raise settings.SettingsError(f"compared_at is past the last of {chosen.steps} steps")
-    momentum = functools.partial(momentum_gd, b1=chosen.b1)
-    rates = sorted({*chosen.drawn_rates, *chosen.timed_rates})
-    plain = descents("gradient descent", gd, rates, [1.0], chosen)
-    heavy = descents("momentum", momentum, rates, [1.0], chosen)
-    line = [d for pair in zip(plain, heavy, strict=True) for d in pair]
+    optimizers = {
+        GD: gd,
+        MOMENTUM: functools.partial(momentum_gd, b1=chosen.b1),
+        ADAM: functools.partial(adam, b1=chosen.b1, b2=chosen.b2),
+    }
 
-    fixed, adaptive = [chosen.fixed_rate], [chosen.adaptive_rate]
-    early = functools.partial(uncorrected_adam, b1=chosen.b1, b2=chosen.b2)
-    full = functools.partial(adam, b1=chosen.b1, b2=chosen.b2)
-    bowl = [
-        *descents("gradient descent", gd, fixed, chosen.curvatures, chosen),
-        *descents("momentum", momentum, fixed, chosen.curvatures, chosen),
-        *descents("Adam without correction", early, adaptive, chosen.curvatures, chosen),
-        *descents("Adam", full, adaptive, chosen.curvatures, chosen),
-    ]
-    drawn = [d for d in line if d.rate in chosen.drawn_rates]
-    a, b = chosen.curvatures
+    def paths(name, rates, curvatures):
+        def path(rate):
+            optimizer = optimizers[name](rate)
+            return descend(optimizer, jnp.array(curvatures), chosen.start, chosen.steps)
+
+        found = np.asarray(jax.vmap(path)(jnp.array(rates)))
+        if not np.isfinite(found).all():
+            raise settings.SettingsError(
+                f"{name} diverges at learning rate {max(rates):g}: lower it"
+            )
+        return {(name, rate): path for rate, path in zip(rates, found, strict=True)}
+
+    rates = sorted({*chosen.drawn_rates, *chosen.timed_rates})
+    parabola = paths(GD, rates, [1.0]) | paths(MOMENTUM, rates, [1.0])
+    times = {way: settled(path, chosen.tolerance) for way, path in parabola.items()}
+    drawn = {(n, r): parabola[n, r] for r in chosen.drawn_rates for n in (GD, MOMENTUM)}
+    paraboloid = (
+        paths(GD, [chosen.fixed_rate], chosen.curvatures)
+        | paths(MOMENTUM, [chosen.fixed_rate], chosen.curvatures)
+        | paths(ADAM, [chosen.adaptive_rate], chosen.curvatures)
+    )
+    surfaces = {"y = x²": drawn, "z = {:g} x² + {:g} y²".format(*chosen.curvatures): paraboloid}
     return Report(
         "What does momentum do on a parabola, and an adaptive step on a paraboloid?",
-        [*_parabola_findings(plain, heavy, chosen), *_paraboloid_findings(bowl, chosen)],
-        [
-            _table("The parabola y = x²", drawn, chosen),
-            _table(f"The paraboloid z = {a:g}x² + {b:g}y²", bowl, chosen),
-        ],
-        [_draw_parabola(plain, heavy, chosen), _draw_paraboloid(bowl, chosen)],
+        [*_parabola_findings(drawn, times), *_paraboloid_findings(paraboloid, chosen)],
+        [_table(surface, ways, chosen) for surface, ways in surfaces.items()],
+        [_parabola_figure(drawn, times, chosen), _paraboloid_figure(paraboloid, chosen)],
         {
-            "parabola": _rows(drawn),
-            "paraboloid": _rows(bowl),
+            "paths": [
+                {"surface": surface, "optimizer": name, "learning_rate": rate, "step": step}
+                | {"x": x[0], "y": x[1] if len(x) > 1 else None}
+                for surface, ways in surfaces.items()
+                for (name, rate), path in ways.items()
+                for step, x in enumerate(path.tolist())
+            ],
             "settled": [
-                {"optimizer": d.optimizer, "learning_rate": d.rate, "settled": d.settled}
-                for d in line
+                {"optimizer": name, "learning_rate": rate, "settled": time}
+                for (name, rate), time in times.items()
             ],
         },
     )
 
 
-def _rows(ways: Sequence[Descent]) -> list[dict[str, Any]]:
-    return [
-        {"optimizer": d.optimizer, "learning_rate": d.rate, "step": step}
-        | dict(zip("xy", x, strict=False))
-        for d in ways
-        for step, x in enumerate(d.path.tolist())
+def _table(surface: str, ways: Ways, chosen: Settings) -> Table:
+    at = chosen.compared_at
+    rows = [
+        [name, f"{rate:g}", f"{settled(path, chosen.tolerance):g}"]
+        + ([f"{-path.min():.3f}", f"{_turn(path)}"] if path.min() < 0 else ["none", "–"])
+        + [f"{x:.4f}" for x in path[at]]
+        for (name, rate), path in ways.items()
     ]
-
-
-def _count(d: Descent) -> str:
-    return f"{d.settled:.0f}" if np.isfinite(d.settled) else f"over {len(d.path) - 1}"
-
-
-def _covered(d: Descent, chosen: Settings) -> np.ndarray:
-    return 1 - d.path[chosen.compared_at] / chosen.start
-
-
-def _table(title: str, ways: Sequence[Descent], chosen: Settings) -> Table:
-    coordinates = "xy"[: ways[0].path.shape[1]]
-    covered = [f"{c} covered by step {chosen.compared_at}" for c in coordinates]
     return Table(
-        title,
-        ["Optimizer", "Learning rate", "Settled at step", "Overshoot", "Turns at step", *covered],
-        [
-            [d.optimizer, f"{d.rate:g}", _count(d)]
-            + ([f"{d.overshoot:.3f}", f"{d.turn}"] if d.overshoot else ["none", "–"])
-            + [f"{share:.1%}" for share in _covered(d, chosen)]
-            for d in ways
+        f"On {surface}, from {chosen.start:g}",
+        ["Optimizer", "α", "Settled", "Overshoot", "Turn", *(f"{x}, step {at}" for x in "xy")][
+            : len(rows[0])
         ],
-        f"From {' = '.join(coordinates)} = {chosen.start:g}. Settled: all within "
-        f"{chosen.tolerance:g} of the minimum from there on.",
+        rows,
+        f"Settled: the step from which all coordinates stay within {chosen.tolerance:g} of the "
+        f"minimum (inf: not in {chosen.steps} steps). Turn: where one is furthest past it.",
     )
 
 
-def _parabola_findings(plain: Sequence[Descent], heavy: Sequence[Descent], chosen: Settings):
-    def told(d):
-        turn = f"overshoots by {d.overshoot:.2g}, turns at step {d.turn} and"
-        return f"{turn if d.overshoot else 'never passes it and'} settles at step {_count(d)}"
+def _turn(path: np.ndarray) -> int:
+    return int(path.min(axis=1).argmin())
 
-    for d, m in zip(plain, heavy, strict=True):
-        if d.rate in chosen.drawn_rates:
-            yield (
-                f"On the parabola with learning rate {d.rate:g}, gradient descent {told(d)}; "
-                f"momentum {told(m)}."
-            )
-    sooner = [m.rate for d, m in zip(plain, heavy, strict=True) if m.settled < d.settled]
-    d, m = (min(ways, key=lambda d: d.settled) for ways in (plain, heavy))
+
+def _settling(time: float) -> str:
+    return f"settles at step {time:g}" if np.isfinite(time) else "does not settle"
+
+
+def _parabola_findings(drawn: Ways, times: dict[Way, float]) -> Iterator[str]:
+    for (name, rate), path in drawn.items():
+        turn = f"runs {-path.min():.2g} past the minimum, turns at step {_turn(path)}"
+        yield (
+            f"On the parabola at learning rate {rate:g}, {name} "
+            f"{turn if path.min() < 0 else 'never passes the minimum'} and "
+            f"{_settling(times[name, rate])}."
+        )
+    rates = [rate for name, rate in times if name == GD]
+    sooner = [rate for rate in rates if times[MOMENTUM, rate] < times[GD, rate]]
+    best = {n: min(times[n, rate] for rate in rates) for n in (GD, MOMENTUM)}
     yield (
-        f"Momentum settles first at {len(sooner)} of {len(plain)} learning rates from "
-        f"{plain[0].rate:g} to {plain[-1].rate:g}"
-        + (f", the largest of them {sooner[-1]:g}" if sooner else "")
-        + f"; at its best rate it needs {_count(m)} steps, gradient descent at its own {_count(d)}."
+        f"Momentum settles before gradient descent at {len(sooner)} of {len(rates)} learning rates"
+        + (f", the largest of them {max(sooner):g}" if sooner else "")
+        + f". Each at its best rate, gradient descent takes {best[GD]:g} steps and momentum "
+        f"{best[MOMENTUM]:g}."
     )
 
 
-def _paraboloid_findings(bowl: Sequence[Descent], chosen: Settings):
-    covered = {d.optimizer: _covered(d, chosen) for d in bowl}
-    yield f"On the paraboloid, {chosen.compared_at} steps cover " + ", ".join(
-        f"{x:.1%} of the way in x and {y:.1%} in y under {name}"
-        for name, (x, y) in covered.items()
-    ) + "."
-    apart = np.abs(np.diff(bowl[-1].path)).max()
-    yield f"Under Adam x and y are never more than {apart:.1g} apart: " + (
-        "it goes straight to the minimum, as if both curvatures were the same."
+def _paraboloid_findings(ways: Ways, chosen: Settings) -> Iterator[str]:
+    for (name, _), path in ways.items():
+        x, y = path[chosen.compared_at]
+        yield (
+            f"On the paraboloid, {chosen.compared_at} steps of {name} bring x from "
+            f"{chosen.start:g} to {x:.2g} and y to {y:.2g}; it "
+            f"{_settling(settled(path, chosen.tolerance))}."
+        )
+    apart = np.abs(np.diff(path)).max()
+    yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
+        "√v̂ cancels the curvatures, and it goes straight to the minimum."
         if apart <= chosen.tolerance
-        else "the curvatures show in its way, too."
-    )
-    balanced = min(bowl, key=lambda d: abs(np.subtract(*covered[d.optimizer])))
-    first = min(bowl, key=lambda d: d.settled)
-    yield (
-        f"The most balanced way, {balanced.optimizer}'s, settles at step {_count(balanced)}; "
-        f"the first to settle is {first.optimizer} at step {_count(first)}."
+        else "the curvatures show in its way."
     )
 
 
-def _draw_parabola(plain: Sequence[Descent], heavy: Sequence[Descent], chosen: Settings) -> Figure:
+def _parabola_figure(drawn: Ways, times: dict[Way, float], chosen: Settings) -> Figure:
     figure, ((*axes, last),) = plots.subplots(len(chosen.drawn_rates) + 1)
     for ax, rate in zip(axes, chosen.drawn_rates, strict=True):
-        shown = [d for d in (*plain, *heavy) if d.rate == rate]
-        for d in shown:
-            ax.plot(d.path, color=COLOURS[d.optimizer], label=d.optimizer)
-            if d.overshoot > chosen.tolerance:
-                ax.plot(d.turn, -d.overshoot, "o", color=COLOURS[d.optimizer])
-                ax.annotate(
-                    f"turns at step {d.turn}", (d.turn, -d.overshoot), (0, -14),
-                    textcoords="offset points", ha="center", fontsize=9,
-                )  # fmt: skip
-        end = min(1.3 * max(d.settled for d in shown), chosen.steps)
-        ax.set(title=f"learning rate {rate:g}", xlabel="step", ylabel="x", xlim=(0, end))
-        ax.set_ylim(bottom=-0.4 * chosen.start)
-    for ways in (plain, heavy):
-        last.plot(
-            [d.rate for d in ways], [d.settled for d in ways], "o-", markersize=4,
-            color=COLOURS[ways[0].optimizer],
-        )  # fmt: skip
-    last.set(
-        title=f"until |x| stays within {chosen.tolerance:g}",
-        xlabel="learning rate", ylabel="steps", xscale="log", yscale="log",
-    )  # fmt: skip
-    axes[0].legend()
+        for name in (GD, MOMENTUM):
+            path = drawn[name, rate]
+            ax.plot(path, color=COLOURS[name], label=name)
+            if path.min() < 0:
+                turn = _turn(path)
+                ax.plot(turn, path.min(), "o", color=COLOURS[name], label=f"turn, step {turn}")
+        slowest = max(times[name, rate] for name in (GD, MOMENTUM))
+        ax.set(title=f"learning rate {rate:g}", xlabel="step", ylabel="x")
+        ax.set_xlim(0, min(1.3 * slowest, chosen.steps))
+        ax.legend()
+    for way, time in times.items():
+        last.loglog(way[1], time, "o", color=COLOURS[way[0]], markersize=5)
+    title = f"until |x| stays within {chosen.tolerance:g}"
+    last.set(title=title, xlabel="learning rate", ylabel="steps")
     return Figure(
         "parabola",
         figure,
-        "The way down y = x² at some learning rates, and the steps until it has settled at many.",
+        "Down y = x²: where x is after each step, and how many steps it takes to settle, at each "
+        "learning rate, in the same colours.",
     )
 
 
-def _draw_paraboloid(bowl: Sequence[Descent], chosen: Settings) -> Figure:
-    figure, ((fixed, adaptive, progress),) = plots.subplots(3)
-    ends = np.array([[d.path.min(), d.path.max()] for d in bowl])
-    low, high = ends.min() - 0.1 * chosen.start, ends.max() + 0.1 * chosen.start
-    x, y = np.meshgrid(*2 * [np.linspace(low, high, 200)])
-    a, b = chosen.curvatures
-    height = a * x**2 + b * y**2
-    for ax, ways, title in ((fixed, bowl[:2], "fixed step"), (adaptive, bowl[2:], "adaptive step")):
-        levels = height.max() * np.linspace(0.05, 1, 10) ** 2
-        ax.contour(x, y, height, levels, colors="0.8", linewidths=0.8)
-        for d in ways:
-            ax.plot(*d.path.T, ".-", color=COLOURS[d.optimizer], markersize=5, linewidth=1, label=d.optimizer)
-        ax.plot(0, 0, "+", color=plots.BLACK)
-        ax.grid(False)
-        ax.set(title=title, xlabel="x", ylabel="y", aspect="equal")
-        ax.legend(loc="lower right")
-    for d in (bowl[0], bowl[-1]):
-        for i, line in enumerate(("-", "--")):
-            progress.plot(
-                np.abs(d.path[:, i]), line, color=COLOURS[d.optimizer], label=f"{d.optimizer}, {'xy'[i]}"
-            )
-    end = min(1.1 * max(bowl[0].settled, bowl[-1].settled), chosen.steps)
-    progress.set(title="distance from the minimum", xlabel="step", yscale="log", xlim=(0, end))
-    progress.set_ylim(bottom=chosen.tolerance / 10)
+def _paraboloid_figure(ways: Ways, chosen: Settings) -> Figure:
+    figure, ((contours, progress),) = plots.subplots(2, height=4.4)
+    low, high = np.min(list(ways.values())), np.max(list(ways.values()))
+    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    x, y = np.meshgrid(*[np.linspace(low, high, 200)] * 2)
+    height = chosen.curvatures[0] * x**2 + chosen.curvatures[1] * y**2
+    levels = height.max() * np.linspace(0, 1, 12)[1:] ** 2
+    contours.contour(x, y, height, levels, colors="0.8", linewidths=0.8)
+    contours.set(title="from above, a dot per step", xlabel="x", ylabel="y", aspect="equal")
+    contours.grid(False)
+    for (name, _), path in ways.items():
+        contours.plot(*path.T, ".-", color=COLOURS[name], label=name, linewidth=1)
+        if name != MOMENTUM:
+            progress.plot(path[:, 0], color=COLOURS[name], label=f"x, {name}", lw=4, alpha=0.4)
+            progress.plot(path[:, 1], "--", color=COLOURS[name], label=f"y, {name}")
+    contours.legend()
+    slowest = max(settled(path, chosen.tolerance) for path in ways.values())
+    progress.set(title="each coordinate", xlabel="step", ylabel="x, y")
+    progress.set_xlim(0, min(slowest, chosen.steps))
     progress.legend()
-    return Figure("paraboloid", figure, "…")
+    return Figure(
+        "paraboloid",
+        figure,
+        "Down the paraboloid, on its contours and coordinate by coordinate. Where the broken line "
+        "lies on the broad one, x and y advance together.",
+    )

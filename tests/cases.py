@@ -43,8 +43,11 @@ def heavy_ball_peer(b1, nesterov=False):
 
 
 def squares_peer(b2):
-    square = optax.stateless_with_tree_map(lambda g, p: (g * jnp.conj(g)).real.astype(g.dtype))
-    return optax.chain(square, optax.ema(b2, debias=False))
+    def square(updates, params):
+        del params
+        return jax.tree.map(lambda g: (g * jnp.conj(g)).real.astype(jnp.result_type(g)), updates)
+
+    return optax.chain(optax.stateless(square), optax.ema(b2, debias=False))
 
 
 def decays_matrices(tree):
@@ -203,7 +206,8 @@ class Problem:
     def descend(self, tx, dtype=jnp.float32):
         """The end of the run with an optimizer, in one scan."""
         cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)  # noqa: E731
-        return _descend(tx, cast(self.start), cast(self.slope), cast(self.noise))
+        end = _descend(tx, cast(self.start), cast(self.slope), cast(self.noise))
+        return jax.tree.map(np.asarray, end)
 
 
 @jax.jit(static_argnums=0)
@@ -235,7 +239,7 @@ def problem(steps, seed=0, complex_=False):
 def error(actual, expected):
     """The largest deviation, as a share of the range of the expected values."""
     range_ = max(np.max(np.abs(x)) for x in expected.values())
-    return max(np.max(np.abs(np.asarray(actual[k]) - x)) for k, x in expected.items()) / range_
+    return max(np.max(np.abs(actual[k] - x)) for k, x in expected.items()) / range_
 
 
 def walk(tx, params, steps=3):

@@ -1,0 +1,205 @@
+"""The first steps of Adam with and without bias correction, against the true moments.
+
+The averages m and v start at zero, and after t steps their weights sum to 1 − βᵗ only: they
+underestimate E[g] and E[g²] by that factor, which the correction divides out. Here the
+gradients are drawn, g ~ N(μ, σ²) for many independent coordinates, so that E[g] = μ and
+E[g²] = μ² + σ² are known, and each piece of the library is run on them alone.
+
+What follows for the step is less obvious. Without correction both m and √v are too small,
+and their ratio is off by (1 − β₁ᵗ) / √(1 − β₂ᵗ), whatever the gradients are: look in the
+third plot whether the first steps are too short or too long, and for how long.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from msgspec import Meta
+
+from adamw_jax import adam, bias_correction, chain, momentum, second_moment, uncorrected_adam
+from experiments import plots, settings
+from experiments.context import Context
+from experiments.report import Figure, Report, Table
+
+DecayRate = Annotated[float, Meta(ge=0, lt=1)]
+Truth = dict[str, float]  # E[g] under "m", E[g²] under "v"
+Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make, float64[steps]
+
+
+class Settings(settings.Settings):
+    """The gradients, the averages, and the steps shown."""
+
+    mean: Annotated[settings.Positive, Meta(description="μ of the gradients")]
+    deviation: Annotated[settings.NonNegative, Meta(description="σ of the gradients")]
+    coordinates: Annotated[int, Meta(ge=2, description="independent coordinates")]
+    steps: Annotated[settings.Count, Meta(description="steps taken")]
+    table_steps: Annotated[
+        tuple[settings.Count, ...], Meta(min_length=1, description="steps shown in the tables")
+    ]
+    b1: Annotated[DecayRate, Meta(description="decay rate of the momentum")]
+    b2: Annotated[DecayRate, Meta(description="decay rate of the second moment")]
+    eps: Annotated[settings.NonNegative, Meta(description="added to the root of v")]
+    seed: Annotated[int, Meta(description="of the gradients")]
+
+
+def outputs(transformation: optax.GradientTransformation, gradients: jax.Array) -> jax.Array:
+    """What a transformation makes of a sequence of gradients [steps, …], step by step."""
+
+    def step(state, gradient):
+        update, state = transformation.update(gradient, state)
+        return state, update
+
+    return jax.lax.scan(step, transformation.init(gradients[0]), gradients)[1]
+
+
+class Series(NamedTuple):
+    """A quantity over the steps, float64[steps] each.
+
+    Attributes:
+      mean: over the coordinates.
+      error: standard error of that mean.
+      low: the value that a tenth of the coordinates lie below.
+      high: the value that a tenth lie above.
+    """
+
+    mean: np.ndarray
+    error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def summarize(values: jax.Array) -> Series:
+    """Summarizes values [steps, coordinates] over the coordinates."""
+    x = np.asarray(values, np.float64)
+    error = x.std(axis=1, ddof=1) / np.sqrt(x.shape[1])
+    return Series(x.mean(axis=1), error, *np.quantile(x, (0.1, 0.9), axis=1))
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Draws the gradients and sends them through every piece."""
+    del context
+    if max(chosen.table_steps) > chosen.steps:
+        raise settings.SettingsError(f"table_steps go past the last of {chosen.steps} steps")
+    noise = jax.random.normal(jax.random.key(chosen.seed), (chosen.steps, chosen.coordinates))
+    gradients = chosen.mean + chosen.deviation * noise
+    first, second = momentum(chosen.b1), second_moment(chosen.b2)
+    betas = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
+    pieces = {
+        "m": first,
+        "m_hat": chain(first, bias_correction(chosen.b1)),
+        "v": second,
+        "v_hat": chain(second, bias_correction(chosen.b2)),
+    }
+    # At learning rate 1, lengths of steps are in units of α.
+    optimizers = {"uncorrected": uncorrected_adam(1.0, **betas), "corrected": adam(1.0, **betas)}
+    series = {name: summarize(outputs(piece, gradients)) for name, piece in pieces.items()}
+    series |= {n: summarize(jnp.abs(outputs(tx, gradients))) for n, tx in optimizers.items()}
+
+    t = np.arange(1, chosen.steps + 1)
+    truth = {"m": chosen.mean, "v": chosen.mean**2 + chosen.deviation**2}
+    theory = {"m": 1 - chosen.b1**t, "v": 1 - chosen.b2**t}
+    theory["step"] = theory["m"] / np.sqrt(theory["v"])
+    return Report(
+        "How far off are Adam's first steps without bias correction?",
+        list(_findings(series, truth, theory)),
+        _tables(series, truth, theory, chosen.table_steps),
+        [_figure(series, truth, theory)],
+        {
+            "bias-correction": [
+                {"quantity": name, "step": i + 1, **dict(zip(Series._fields, values, strict=True))}
+                for name, s in series.items()
+                for i, values in enumerate(zip(*s, strict=True))
+            ]
+        },
+    )
+
+
+def _findings(series: dict[str, Series], truth: Truth, theory: Theory) -> Iterator[str]:
+    for x, moment in (("m", "E[g]"), ("v", "E[g²]")):
+        share, last = series[x].mean / truth[x], len(theory[x])
+        hat = series[f"{x}_hat"]
+        off, error = np.abs(hat.mean / truth[x] - 1).max(), (hat.error / truth[x]).max()
+        yield (
+            f"{x} is {share[0]:.3g} of {moment} at step 1 and {share[-1]:.3g} at step {last}, "
+            f"where 1 − βᵗ is {theory[x][0]:.3g} and {theory[x][-1]:.3g}. Corrected, it is off "
+            f"by at most {off:.2%}, with a standard error of up to {error:.2%}."
+        )
+    lengths = series["uncorrected"].mean, series["corrected"].mean
+    ratio = lengths[0] / lengths[1]
+    yield (
+        f"Without correction the first step is {ratio[0]:.2f} times as long as with it: m is too "
+        f"small by a factor of {1 / theory['m'][0]:.3g} and √v by {theory['v'][0] ** -0.5:.3g}."
+    )
+    peak = int(np.abs(np.log(ratio)).argmax())
+    yield (
+        f"That ratio is furthest from 1 at step {peak + 1}, {ratio[peak]:.2f}, and still "
+        f"{ratio[-1]:.2f} at step {len(ratio)}; all the steps together are "
+        f"{lengths[0].sum() / lengths[1].sum():.2f} times as long."
+    )
+
+
+def _tables(
+    series: dict[str, Series], truth: Truth, theory: Theory, steps: Sequence[int]
+) -> list[Table]:
+    def row(t, x):
+        raw, hat = series[x], series[f"{x}_hat"]
+        i = t - 1
+        return [
+            f"{raw.mean[i] / truth[x]:.4f}",
+            f"{theory[x][i]:.4f}",
+            f"{hat.mean[i] / truth[x]:.4f} ± {hat.error[i] / truth[x]:.4f}",
+        ]
+
+    def lengths(t):
+        without, corrected = (series[x].mean[t - 1] for x in ("uncorrected", "corrected"))
+        return [
+            f"{x:.3f}" for x in (without, corrected, without / corrected, theory["step"][t - 1])
+        ]
+
+    return [
+        Table(
+            "The moments, as shares of the true ones",
+            ["Step", "m / E[g]", "1 − β₁ᵗ", "m̂ / E[g]", "v / E[g²]", "1 − β₂ᵗ", "v̂ / E[g²]"],
+            [[str(t), *row(t, "m"), *row(t, "v")] for t in steps],
+            "Means over the coordinates, with their standard error.",
+        ),
+        Table(
+            "The length of the step, in units of the learning rate",
+            ["Step", "Without correction", "With", "Ratio", "(1 − β₁ᵗ) / √(1 − β₂ᵗ)"],
+            [[str(t), *lengths(t)] for t in steps],
+        ),
+    ]
+
+
+def _figure(series: dict[str, Series], truth: Truth, theory: Theory) -> Figure:
+    figure, ((first, second, step),) = plots.subplots(3)
+    t = np.arange(1, len(theory["m"]) + 1)
+
+    def draw(ax, name, colour, label):
+        s = series[name]
+        ax.fill_between(t, s.low, s.high, color=colour, alpha=0.15, linewidth=0)
+        ax.plot(t, s.mean, color=colour, label=label)
+
+    for ax, x, moment in ((first, "m", "E[g]"), (second, "v", "E[g²]")):
+        draw(ax, x, plots.VERMILION, x)
+        draw(ax, f"{x}_hat", plots.BLUE, f"{x}̂")
+        ax.axhline(truth[x], ls="--", color=plots.BLACK, label=moment)
+        ax.plot(t, theory[x] * truth[x], ":", color=plots.BLACK, label=f"(1 − βᵗ) {moment}")
+        ax.set_title("first moment" if x == "m" else "second moment")
+    draw(step, "uncorrected", plots.VERMILION, "without correction")
+    draw(step, "corrected", plots.BLUE, "with")
+    predicted = theory["step"] * series["corrected"].mean
+    step.plot(t, predicted, ":", color=plots.BLACK, label="with × (1 − β₁ᵗ) / √(1 − β₂ᵗ)")
+    step.set_title("length of the step / α")
+    step.set_ylim(0, 1.3 * series["uncorrected"].high.max())  # room for the legend
+    for ax in (first, second, step):
+        ax.set(xlabel="step", xlim=(1, len(t)))
+        ax.legend()
+    return Figure(
+        "bias-correction",
+        figure,
+        "Means over the coordinates; the bands hold the middle 80 % of them. Dotted: the theory.",
+    )

@@ -1,0 +1,200 @@
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments import __main__ as cli
+from experiments.arms import Arm
+from experiments.comparison_report import Difference
+
+SMALL = [
+    "comparison", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--batch-size", "128",
+    "--adam-l2", "0.1", "--adamw", "1", "--adamw-per-step", "0.001", "0.01",
+]  # fmt: skip
+
+
+def run(output, *options):
+    command = [sys.executable, "-m", "experiments", *SMALL, "--output", str(output), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rows(output):
+    with (output / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    output = tmp_path_factory.mktemp("whole")
+    assert cli.main([*SMALL, "--output", str(output)]) == 0
+    return output
+
+
+def test_every_arm_seed_and_epoch_is_in_the_results(whole):
+    table = rows(whole)
+    assert len(table) == 5 * 2 * 2
+    arms = {(row["family"], float(row["decay"])) for row in table}
+    assert len(arms) == 5
+    for row in table:
+        assert 0 <= float(row["test_accuracy"]) <= 1 and float(row["train_loss"]) > 0
+
+
+def test_both_conventions_are_the_same_run_where_they_mean_the_same(whole):
+    """At α = 0.001, λ = 1 times α is λ = 0.001 per step."""
+    results = {}
+    for row in rows(whole):
+        results.setdefault((row["family"], row["decay"]), []).append(row["test_loss"])
+    assert results["AdamW ×α", "1.0"] == results["AdamW /step", "0.001"]
+    assert results["AdamW ×α", "1.0"] != results["AdamW /step", "0.01"]
+
+
+def test_the_report_needs_no_other_file_and_no_network(whole):
+    page = (whole / "report.html").read_text()
+    references = re.findall(r"(?:src|href)=\"([^\"]{0,30})", page)
+    assert references and all(r.startswith("data:image/svg+xml;base64,") for r in references)
+    assert "@import" not in page and "url(" not in page
+    assert "python -m experiments comparison --hidden 8" in page
+    for name in ("curves", "decays"):
+        assert (whole / f"{name}.png").stat().st_size > 10_000
+
+
+def test_finished_runs_are_reused_unless_fresh(whole, capsys):
+    def written():
+        return (whole / "runs.jsonl").read_text().count("\n")
+
+    before = written()
+    assert before == 8  # the two conventions share two of the ten runs
+    assert cli.main([*SMALL, "--output", str(whole)]) == 0
+    assert written() == before
+    assert cli.main([*SMALL, "--output", str(whole), "--seeds", "3"]) == 0
+    assert written() == before + 4
+    assert cli.main([*SMALL, "--output", str(whole), "--fresh"]) == 0
+    assert written() == before + 4 + 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_comparison_goes_on_where_it_was(kill, whole, tmp_path):
+    many = ["--epochs", "60", "--seeds", "4"]
+    process = run(tmp_path, *many)
+    store = tmp_path / "runs.jsonl"
+    while not (store.exists() and store.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(kill)
+    _, error = process.communicate(timeout=60)
+    finished = store.read_bytes().count(b"\n")
+    assert 3 <= finished < 16
+    if kill == signal.SIGINT:
+        assert process.returncode == 130
+        assert re.search(r"stopped\. \d+ of 20 runs are finished and kept in .*goes on", error)
+    # What a kill can leave behind: a line that is not finished.
+    with store.open("a") as file:
+        file.write('{"run": {"adam')
+    process = run(tmp_path, *many)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    lines = store.read_text().splitlines()
+    assert len(lines) == 17 and sum(line.endswith("}}") for line in lines) == 16
+
+    uninterrupted = tmp_path / "uninterrupted"
+    process = run(uninterrupted, *many)
+    process.communicate(timeout=120)
+    assert rows(tmp_path) == rows(uninterrupted)
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(whole, tmp_path):
+    store = tmp_path / "runs.jsonl"
+    store.write_text("".join((whole / "runs.jsonl").read_text().splitlines(True)[:3]))
+    before = store.read_text()
+
+    limited = f"""if True:
+        import resource, sys
+        from experiments.__main__ import main
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100},) * 2)
+        sys.exit(main({[*SMALL, "--output", str(tmp_path)]}))"""
+    process = subprocess.run([sys.executable, "-B", "-c", limited], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr == f"error: {store}: File too large\n"
+    assert store.read_text().startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epoch", "3"], "unknown argument '--epoch'; did you mean '--epochs'?"),
+        (["--epochs", "many"], "command line: epochs = 'many': Expected `int`, got `str`"),
+        (["--batch-size", "5000"], "batch_size = 5000 is more than the 1222 training images"),
+        (["--platform", "abacus"], "--platform abacus"),
+        (["--config", "absent.toml"], "cannot read the settings in absent.toml"),
+        (["--data", "fashion-mnist", "--data-dir", "/nowhere"], "/nowhere/train-images"),
+    ],
+)
+def test_bad_options_are_refused_without_a_traceback(options, message, tmp_path):
+    process = run(tmp_path, *options)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_an_unwritable_output_is_a_clear_error(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main([*SMALL, "--output", str(tmp_path / "file")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_help_shows_every_key_with_its_value(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["comparison", "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for shown in ("--batch-size INT", "--data {digits,fashion-mnist}", "[32]", "--platform"):
+        assert shown in text
+
+
+def test_the_overview_lists_all_experiments(capsys):
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.EXPERIMENTS)
+    assert cli.main(["surface"]) == 2
+    assert "did you mean 'surfaces'?" in capsys.readouterr().err
+
+
+def test_runs_that_diverge_are_reported(tmp_path):
+    output = ["--output", str(tmp_path), "--learning-rate", "1e30", "--adamw-per-step", "0.001"]
+    assert cli.main([*SMALL, *output]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Adam diverged: some of its losses are not finite." in page
+
+
+def test_the_interval_is_the_paired_t_interval():
+    ours, base = np.array([1.0, 2.0, 4.0]), np.array([0.0, 2.0, 1.0])
+    difference = Difference.of(ours, base)
+    # Differences 1, 0, 3: mean 4/3, standard error √(7/3)/√3, t(0.975, 2) = 4.302653.
+    margin = 4.302653 * np.sqrt(7 / 3 / 3)
+    np.testing.assert_allclose(difference, (4 / 3, 4 / 3 - margin, 4 / 3 + margin), rtol=1e-6)
+    assert difference.sign == 0
+    assert Difference.of(base + [1, 1.1, 0.9], base).sign == 1
+    assert Difference.of(base - [1, 1.1, 0.9], base).sign == -1
+    assert Difference.of(base[:1] + 5, base[:1]).sign == 0  # one seed says nothing
+
+
+def test_the_timescale_is_that_of_the_papers():
+    """Fashion-MNIST, batch 128: weight_decay 0.01 at α = 0.001 remembers 213 epochs."""
+    arm = Arm("AdamW ×α", "adamw", 0.01, 0.01, 1e-5, "black")
+    assert arm.timescale(468) == pytest.approx(213.7, abs=0.1)
+    shrunk = (1 - arm.decay_per_step) ** (arm.timescale(468) * 468)
+    assert shrunk == pytest.approx(np.exp(-1), rel=1e-4)
+
+
+def test_the_store_is_lines_of_json(whole):
+    for line in (whole / "runs.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert record["run"]["jax"] and len(record["metrics"]["test_loss"]) == 2
