@@ -96,29 +96,36 @@ def _checked(mask: Any) -> Callable[[Any], Any]:
     """The mask as a function that refuses trees it does not match."""
 
     def mask_of(tree):
-        tree_mask = mask(tree) if callable(mask) else mask
-        marks, paths = _paths(tree_mask), _paths(tree)
-        unmarked = [p for p in paths if not any(p[: len(m)] == m for m in marks)]
-        unused = [m for m in marks if not any(p[: len(m)] == m for p in paths)]
-        if unmarked or unused:
-            raise ValueError(
-                "mask does not match the parameters"
-                + _listed("; parameters without a mask: ", unmarked)
-                + _listed("; masks without a parameter: ", unused)
-            )
-        for path, mark in marks.items():
+        marks = mask(tree) if callable(mask) else mask
+        try:
+            jax.tree.map(lambda mark, subtree: None, marks, tree)
+        except ValueError as error:
+            raise ValueError(_mismatch(marks, tree)) from error
+        for path, mark in jax.tree_util.tree_leaves_with_path(marks):
             if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
-                raise ValueError(f"mask must hold booleans, got {mark!r}{_listed(' at ', [path])}")
-        return tree_mask
+                raise ValueError(f"mask must hold booleans, got {mark!r} at {_listed([path])}")
+        return marks
 
     return mask_of
 
 
-def _paths(tree: Any) -> dict[tuple[Any, ...], Any]:
-    # None counts as a leaf, so that a mask may be True or None where an update is None.
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
-    return {tuple(path): leaf for path, leaf in leaves}
+def _mismatch(mask: Any, tree: Any) -> str:
+    marks = [tuple(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
+    leaves = {
+        tuple(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=numerics.is_none)
+    }
+    unmarked = [
+        path
+        for path, leaf in leaves.items()
+        if leaf is not None and not any(path[: len(mark)] == mark for mark in marks)
+    ]
+    unused = [m for m in marks if not any(path[: len(m)] == m for path in leaves)]
+    return "mask does not match the parameters" + (
+        (f"; parameters without a mask: {_listed(unmarked)}" if unmarked else "")
+        + (f"; masks without a parameter: {_listed(unused)}" if unused else "")
+    )
 
 
-def _listed(text: str, paths: list[tuple[Any, ...]]) -> str:
-    return text + ", ".join(jax.tree_util.keystr(p) or "the root" for p in paths) if paths else ""
+def _listed(paths: list[tuple[Any, ...]]) -> str:
+    return ", ".join(jax.tree_util.keystr(path) or "the root" for path in paths)

@@ -111,7 +111,7 @@ def map_leaves(f: Callable[..., jax.Array], updates: Any, *trees: Any) -> Any:
     def leaf(u, *others):
         return None if u is None else f(*(_cast(x, working_dtype(x)) for x in (u, *others)))
 
-    return jax.tree.map(leaf, updates, *trees, is_leaf=_is_none)
+    return jax.tree.map(leaf, updates, *trees, is_leaf=is_none)
 
 
 def cast_like(results: Any, trees: Any) -> Any:
@@ -120,10 +120,11 @@ def cast_like(results: Any, trees: Any) -> Any:
     def leaf(new, old):
         return old if new is None else _cast(new, jnp.result_type(old))
 
-    return jax.tree.map(leaf, results, trees, is_leaf=_is_none)
+    return jax.tree.map(leaf, results, trees, is_leaf=is_none)
 
 
-def _is_none(x: Any) -> bool:
+def is_none(x: Any) -> bool:
+    """For `is_leaf`, so that None stands in a tree where an array could."""
     return x is None
 
 
@@ -138,7 +139,7 @@ def only_updated(params: optax.Params | None, updates: optax.Updates) -> Any:
     """
     if params is None:
         raise ValueError("weight decay needs the parameters: call update(updates, state, params)")
-    return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none)
+    return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=is_none)
 
 
 def zeros(params: optax.Params, dtype: Callable[[Any], Any]) -> Any:

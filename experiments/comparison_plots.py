@@ -8,6 +8,8 @@ from experiments import plots
 from experiments.arms import Result
 from experiments.report import Figure
 
+DASHES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
+
 
 def curves(results: Sequence[Result], which: str) -> Figure:
     """Training loss, test loss and test error over the epochs."""
@@ -22,11 +24,11 @@ def curves(results: Sequence[Result], which: str) -> Figure:
             epochs = np.arange(1, values.shape[1] + 1)
             mean, spread = values.mean(0), values.std(0)
             # Arms of a family share a colour and differ in their dashes.
-            dashes = ["-", "--", ":", "-."][families[result.arm.family].index(result.arm.decay) % 4]
+            dashes = DASHES[families[result.arm.family].index(result.arm.decay) % len(DASHES)]
             # Ever thinner, so that a curve that coincides with an earlier one hides it not.
             width = 3 - 0.5 * list(families).index(result.arm.family)
             style = {"color": result.arm.color, "linewidth": width, "label": result.arm.label}
-            axis.plot(epochs, mean, dashes, **style)
+            axis.plot(epochs, mean, linestyle=dashes, **style)
             axis.fill_between(
                 epochs, mean - spread, mean + spread, color=result.arm.color, alpha=0.12, lw=0
             )
