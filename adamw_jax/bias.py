@@ -60,9 +60,14 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
 @jitted
 def _bias_correction(b, ahead, updates, state):
     count = jnp.asarray(optax.safe_increment(state.count))
+    # Added as floats: the count may stand at the largest integer.
+    t, ahead, log_b = map(numerics.scalar, (count, ahead, b.log))
 
-    t, log_b = numerics.scalar(count + ahead), numerics.scalar(b.log)
-    sum_of_weights = functools.cache(lambda dtype: -jnp.expm1(t(dtype) * log_b(dtype)))
+    @functools.cache
+    def sum_of_weights(dtype):
+        real = numerics.real_dtype(dtype)
+        weights = -jnp.expm1((t(real) + ahead(real)) * log_b(real))
+        return numerics.scalar(weights)(dtype)
 
     def correct(x):
         return x / sum_of_weights(x.dtype)

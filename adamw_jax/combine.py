@@ -29,11 +29,14 @@ def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
     """
     _check_transformations("chain", parts)
     description = describe(chain, *parts)
-    if parts:
-        return GradientTransformation.of(optax.chain(*parts), description)
-    return GradientTransformation(
-        lambda params: (), lambda updates, state, params=None, **_: (updates, state), description
-    )
+    if not parts:
+        return GradientTransformation(
+            lambda params: (),
+            lambda updates, state, params=None, **_: (updates, state),
+            description,
+        )
+    composed = optax.with_extra_args_support(optax.chain(*parts))
+    return GradientTransformation(composed.init, composed.update, description)
 
 
 class Merge:

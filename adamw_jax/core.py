@@ -89,14 +89,6 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
         self.description = description
         return self
 
-    @classmethod
-    def of(
-        cls, tx: optax.GradientTransformation, description: Description
-    ) -> "GradientTransformation":
-        """Gives a description to a transformation from elsewhere."""
-        tx = optax.with_extra_args_support(tx)
-        return cls(tx.init, tx.update, description)
-
     def __repr__(self) -> str:
         return str(self.description) if self.description else _foreign(self)
 

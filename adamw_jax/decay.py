@@ -79,7 +79,14 @@ def _weight_decay(constructor, name, value, mask):
     stage = scheduled_stage(_add_decayed, value, description, needs_params=True)
     if mask is None:
         return stage
-    return GradientTransformation.of(optax.masked(stage, _checked(mask)), description)
+    masked = optax.masked(stage, _checked(mask))
+
+    def update(updates, state, params=None, **extra_args):
+        # A mask made from the updates has no place for parameters without an update.
+        params = numerics.only_updated(params, updates)
+        return masked.update(updates, state, params, **extra_args)
+
+    return GradientTransformation(masked.init, update, description)
 
 
 @jitted
@@ -94,9 +101,12 @@ def _add_decayed(weight_decay, updates, params):
 
 def _checked(mask: Any) -> Callable[[Any], Any]:
     """The mask as a function that refuses trees it does not match."""
+    # A module of masks can be called and is a tree all the same: its leaves are booleans.
+    leaves = jax.tree.leaves(mask)
+    is_function = bool(leaves) and all(map(callable, leaves))
 
     def mask_of(tree):
-        marks = mask(tree) if callable(mask) else mask
+        marks = mask(tree) if is_function else mask
         try:
             jax.tree.map(lambda mark, subtree: None, marks, tree)
         except ValueError as error:

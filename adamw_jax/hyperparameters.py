@@ -55,6 +55,19 @@ def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
     return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
 
 
+def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | None:
+    """Checks that a dtype is floating-point or complex; None passes."""
+    if value is None:
+        return None
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"{name} must be a floating-point or complex dtype, got {value!r}")
+    return dtype
+
+
 def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.Array:
     error = ValueError(f"{name} must be a number in {allowed}, got {value!r}")
     if isinstance(value, jax.Array):

@@ -31,8 +31,8 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
 
 
 def _rms_ratio(hyperparameters, m, v):
-    eps, eps_root = (numerics.scalar(value)(m) for value in hyperparameters)
-    return m / (jnp.sqrt(v.real + eps_root) + eps)
+    eps, eps_root = (numerics.scalar(value)(v.real) for value in hyperparameters)
+    return m / (jnp.sqrt(v.real + eps_root) + eps).astype(m.dtype)
 
 
 def lookahead(b1: jax.typing.ArrayLike) -> Merge:

@@ -14,7 +14,7 @@ import optax
 
 from adamw_jax import numerics
 from adamw_jax.core import GradientTransformation, describe, jitted
-from adamw_jax.hyperparameters import decay_rate
+from adamw_jax.hyperparameters import decay_rate, floating_dtype
 
 
 class MomentumState(NamedTuple):
@@ -61,14 +61,22 @@ def momentum(
       A transformation with state `MomentumState`.
 
     Raises:
-      ValueError: b1 is outside [0, 1), or (at `init`) a parameter is not
-        floating-point or complex.
+      ValueError: b1 is outside [0, 1), accumulator_dtype is not floating-point or
+        complex, or (at `init`) a parameter is not, or is complex and accumulator_dtype real.
     """
-    operand = decay_rate("b1", b1)
-    dtype = None if accumulator_dtype is None else jax.dtypes.canonicalize_dtype(accumulator_dtype)
+    operand, dtype = decay_rate("b1", b1), floating_dtype("accumulator_dtype", accumulator_dtype)
+
+    def accumulator(p):
+        if dtype is None:
+            return numerics.working_dtype(p)
+        if jnp.iscomplexobj(p) and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(
+                f"accumulator_dtype {dtype} cannot hold the average of complex numbers"
+            )
+        return dtype
 
     def init(params):
-        return MomentumState(numerics.zeros(params, lambda p: dtype or numerics.working_dtype(p)))
+        return MomentumState(numerics.zeros(params, accumulator))
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args

@@ -62,7 +62,7 @@ def _cast(x: Any, dtype: np.dtype) -> Any:
 
 
 def scalar(value: jax.typing.ArrayLike) -> Callable[[Any], jax.Array]:
-    """A hyperparameter as an operand: `scalar(value)(x)` is real and in x's precision.
+    """A hyperparameter as an operand: `scalar(value)(x)` has x's working dtype.
 
     It is cast once for all leaves of a dtype; x is a leaf or a dtype.
 
@@ -72,7 +72,7 @@ def scalar(value: jax.typing.ArrayLike) -> Callable[[Any], jax.Array]:
     if jnp.shape(value) != ():
         raise ValueError(f"a hyperparameter must be a scalar, got shape {jnp.shape(value)}")
     cast = functools.cache(functools.partial(jax.lax.convert_element_type, value))
-    return lambda x: cast(real_dtype(x))
+    return lambda x: cast(working_dtype(x))
 
 
 def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
@@ -88,7 +88,7 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
     def step(old, new):
         w, change = weight(new), new - old
         if decay.is_long is None:
-            return jnp.where(w <= 0.5, old + w * change, new - (1 - w) * change)
+            return jnp.where(w.real <= 0.5, old + w * change, new - (1 - w) * change)
         return old + w * change if decay.is_long else new - (1 - w) * change
 
     return step

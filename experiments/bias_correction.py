@@ -11,7 +11,7 @@ third plot whether the first steps are too short or too long, and for how long.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ Truth = dict[str, float]  # E[g] under "m", E[g²] under "v"
 Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make, float64[steps]
 
 
-class Settings(settings.Settings):
+class Settings(settings.Settings, frozen=True, kw_only=True):
     """The gradients, the averages, and the steps shown."""
 
     mean: Annotated[settings.Positive, Meta(description="μ of the gradients")]
@@ -48,7 +48,7 @@ class Settings(settings.Settings):
 def outputs(transformation: optax.GradientTransformation, gradients: jax.Array) -> jax.Array:
     """What a transformation makes of a sequence of gradients [steps, …], step by step."""
 
-    def step(state, gradient):
+    def step(state: Any, gradient: jax.Array) -> Any:
         update, state = transformation.update(gradient, state)
         return state, update
 
@@ -86,7 +86,7 @@ def run(chosen: Settings, context: Context) -> Report:
     noise = jax.random.normal(jax.random.key(chosen.seed), (chosen.steps, chosen.coordinates))
     gradients = chosen.mean + chosen.deviation * noise
     first, second = momentum(chosen.b1), second_moment(chosen.b2)
-    betas = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
+    betas: dict[str, Any] = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
     pieces = {
         "m": first,
         "m_hat": chain(first, bias_correction(chosen.b1)),
@@ -123,8 +123,8 @@ def _findings(series: dict[str, Series], truth: Truth, theory: Theory) -> Iterat
         hat = series[f"{x}_hat"]
         off, error = np.abs(hat.mean / truth[x] - 1).max(), (hat.error / truth[x]).max()
         yield (
-            f"{x} is {share[0]:.3g} of {moment} at step 1 and {share[-1]:.3g} at step {last}, "
-            f"where 1 − βᵗ is {theory[x][0]:.3g} and {theory[x][-1]:.3g}. Corrected, it is off "
+            f"{x} is {share[0]:#.3g} of {moment} at step 1 and {share[-1]:#.3g} at step {last}, "
+            f"where 1 − βᵗ is {theory[x][0]:#.3g} and {theory[x][-1]:#.3g}. Corrected, it is off "
             f"by at most {off:.2%}, with a standard error of up to {error:.2%}."
         )
     lengths = series["uncorrected"].mean, series["corrected"].mean
@@ -148,8 +148,8 @@ def _tables(
         raw, hat = series[x], series[f"{x}_hat"]
         i = t - 1
         return [
-            f"{raw.mean[i] / truth[x]:.4f}",
-            f"{theory[x][i]:.4f}",
+            f"{raw.mean[i] / truth[x]:#.3g}",
+            f"{theory[x][i]:#.3g}",
             f"{hat.mean[i] / truth[x]:.4f} ± {hat.error[i] / truth[x]:.4f}",
         ]
 

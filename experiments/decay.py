@@ -13,7 +13,7 @@ than the gradients.
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ COLOURS = {L2: plots.VERMILION, ADAMW: plots.BLUE}
 Measured = dict[str, np.ndarray]  # by optimizer
 
 
-class Settings(settings.Settings):
+class Settings(settings.Settings, frozen=True, kw_only=True):
     """The parameters, their gradients and the optimizers."""
 
     start: Annotated[settings.Positive, Meta(description="θ, every parameter at step 0")]
@@ -65,12 +65,12 @@ def mean_path(
 ) -> jax.Array:
     """The mean parameter after each step under gradients N(0, scale²), float32[steps]."""
 
-    def step(carry, key):
+    def step(carry: Any, key: jax.Array) -> Any:
         params, state = carry
         noise = scale * jax.random.normal(key, (pairs,))
         updates, state = optimizer.update(jnp.concatenate([noise, -noise]), state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state), params.mean()
+        moved: Any = optax.apply_updates(params, updates)
+        return (moved, state), moved.mean()
 
     params = jnp.full(2 * pairs, start)
     carry = params, optimizer.init(params)
@@ -86,7 +86,7 @@ def shrink_rate(remaining: np.ndarray, steps: int) -> np.ndarray:
 def run(chosen: Settings, context: Context) -> Report:
     """Shrinks the two groups, then groups over a range of scales."""
     del context
-    common = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
+    common: dict[str, Any] = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
     optimizers = {
         L2: adam_l2(chosen.learning_rate, l2=chosen.weight_decay, **common),
         ADAMW: adamw(chosen.learning_rate, weight_decay=chosen.weight_decay, **common),
@@ -103,12 +103,11 @@ def run(chosen: Settings, context: Context) -> Report:
 
     ways = {name: remaining(tx, chosen.scales, chosen.steps) for name, tx in optimizers.items()}
     rates = {name: shrink_rate(way[:, -1], chosen.steps) for name, way in ways.items()}
-    sweep = {
-        name: shrink_rate(
-            remaining(tx, chosen.sweep_scales, chosen.sweep_steps)[:, -1], chosen.sweep_steps
-        )
+    short = {
+        name: remaining(tx, chosen.sweep_scales, chosen.sweep_steps)[:, -1]
         for name, tx in optimizers.items()
     }
+    sweep = {name: shrink_rate(left, chosen.sweep_steps) for name, left in short.items()}
     return Report(
         "How much does each parameter shrink under Adam+L2 and under AdamW?",
         list(_findings(ways, rates, sweep, chosen)),
@@ -135,7 +134,7 @@ def run(chosen: Settings, context: Context) -> Report:
     )
 
 
-def predicted(optimizer: str, scale: np.ndarray, chosen: Settings) -> np.ndarray:
+def predicted(optimizer: str, scale: float | np.ndarray, chosen: Settings) -> np.ndarray:
     """The share that theory lets a parameter at the start lose per step."""
     nominal = chosen.learning_rate * chosen.weight_decay
     if optimizer == ADAMW:
@@ -166,8 +165,8 @@ def _findings(ways: Measured, rates: Measured, sweep: Measured, chosen: Settings
         a, b = rates[name]
         left_a, left_b = ways[name][:, -1]
         yield (
-            f"{name} takes {a:.3g} of a parameter per step where σ = {first:g} and {b:.3g} where "
-            f"σ = {second:g}, {a / b:.3g} to 1, with αλ = {nominal:.3g}; after {chosen.steps:,} "
+            f"{name} takes {a:#.3g} of a parameter per step where σ = {first:g} and {b:#.3g} where "
+            f"σ = {second:g}, {a / b:#.3g} to 1, with αλ = {nominal:#.3g}; after {chosen.steps:,} "
             f"steps {left_a:.1%} and {left_b:.1%} are left."
         )
     scales = np.array(chosen.sweep_scales)

@@ -15,7 +15,7 @@ momentum settles first; in the second for the bent and the straight way to the m
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ GD, MOMENTUM, ADAM = "gradient descent", "momentum", "Adam"
 COLOURS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
 
 
-class Settings(settings.Settings):
+class Settings(settings.Settings, frozen=True, kw_only=True):
     """Where the descents start, how they step, and when they have arrived."""
 
     start: Annotated[settings.Positive, Meta(description="every coordinate at step 0")]
@@ -68,7 +68,7 @@ def descend(
     """Descends Σ cᵢ xᵢ² from x = start; gives every x, float32[steps + 1, coordinates]."""
     gradient = jax.grad(lambda x: jnp.sum(curvatures * x**2))
 
-    def step(carry, _):
+    def step(carry: Any, _: None) -> Any:
         x, state = carry
         updates, state = optimizer.update(gradient(x), state, x)
         x = optax.apply_updates(x, updates)
@@ -194,6 +194,7 @@ def _paraboloid_findings(ways: Ways, chosen: Settings) -> Iterator[str]:
             f"{chosen.start:g} to {x:.2g} and y to {y:.2g}; it "
             f"{_settling(settled(path, chosen.tolerance))}."
         )
+    *_, path = ways.values()
     apart = np.abs(np.diff(path)).max()
     yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
         "√v̂ cancels the curvatures, and it goes straight to the minimum."

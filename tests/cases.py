@@ -198,16 +198,19 @@ class Problem:
 
         def leaf(name):
             slope, noise = self.slope[name], self.noise[name]
-            gradient = lambda θ, t: slope * θ + noise[t - 1]  # noqa: E731
+
+            def gradient(θ, t):
+                return slope * θ + noise[t - 1]
+
             return algorithm(self.start[name], gradient, self.steps, **hyperparameters)
 
         return {name: leaf(name) for name in self.start}
 
     def descend(self, tx, dtype=jnp.float32):
         """The end of the run with an optimizer, in one scan."""
-        cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)  # noqa: E731
-        end = _descend(tx, cast(self.start), cast(self.slope), cast(self.noise))
-        return jax.tree.map(np.asarray, end)
+        trees = self.start, self.slope, self.noise
+        trees = jax.tree.map(lambda x: jnp.asarray(x, dtype), trees)
+        return jax.tree.map(np.asarray, _descend(tx, *trees))
 
 
 @jax.jit(static_argnums=0)

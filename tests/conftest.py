@@ -10,7 +10,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 # Derandomized, so that a failure is the same for everyone; examples share compilations.
 settings.register_profile(
     "laws",
-    max_examples=30,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -31,23 +31,23 @@ def test_adamw_prints_as_the_composition_that_it_is():
     assert str(aj.adamw(1e-3, weight_decay=0.1)) == ADAMW
 
 
-@pytest.mark.parametrize(
-    "tx, text",
-    [
-        (aj.chain(), "chain()"),
-        (aj.gd(0.1), "chain(scale_by_learning_rate(0.1))"),
-        (aj.momentum(0.9, nesterov=True), "momentum(0.9, nesterov=True)"),
-        (
-            aj.momentum(0.9, accumulator_dtype=jnp.bfloat16),
-            "momentum(0.9, accumulator_dtype='bfloat16')",
-        ),
-        (aj.scale_by_learning_rate(1, flip_sign=False), "scale_by_learning_rate(1, flip_sign=False)"),
-        (aj.decoupled_weight_decay(0.1, {"w": True}), "decoupled_weight_decay(0.1, mask={'w': True})"),
-        (aj.rms_ratio(1e-8, 1e-10), "rms_ratio(eps=1e-08, eps_root=1e-10)"),
-    ],
-)  # fmt: skip
-def test_prints_the_call_without_its_defaults(tx, text):
-    assert repr(tx) == text
+PRINTED = {
+    "chain()": aj.chain(),
+    "chain(scale_by_learning_rate(0.1))": aj.gd(0.1),
+    "momentum(0.9, nesterov=True)": aj.momentum(0.9, nesterov=True),
+    "momentum(0.9, accumulator_dtype='bfloat16')": aj.momentum(0.9, accumulator_dtype=jnp.bfloat16),
+    "bias_correction(0.9, ahead=1)": aj.bias_correction(0.9, ahead=1),
+    "scale_by_learning_rate(1, flip_sign=False)": aj.scale_by_learning_rate(1, flip_sign=False),
+    "l2_regularization(0.1, mask={'w': True})": aj.l2_regularization(0.1, {"w": True}),
+    "rms_ratio(eps=1e-08, eps_root=1e-10)": aj.rms_ratio(1e-8, 1e-10),
+    "lookahead(0.9)": aj.lookahead(0.9),
+}
+
+
+@pytest.mark.parametrize("text, value", PRINTED.items(), ids=PRINTED)
+def test_prints_the_call_without_its_defaults(text, value):
+    assert repr(value) == text
+    assert eval(text, NAMES).description == value.description
 
 
 def test_arrays_tracers_schedules_and_functions_print_as_such():

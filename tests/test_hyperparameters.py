@@ -95,16 +95,18 @@ ARGUMENTS = [
     (aj.gd, {}, "learning_rate", AMOUNT),
     (aj.momentum_gd, {"learning_rate": 0.1}, "b1", RATE),
     (aj.uncorrected_adam, {"learning_rate": 0.1}, "b2", RATE),
-    *[
-        (make, {"learning_rate": 0.1}, name, range_)
-        for make, decay in [(aj.adam, None), (aj.adam_l2, "l2"), (aj.adamw, "weight_decay")]
-        for name, range_ in [
-            ("learning_rate", AMOUNT), ("b1", RATE), ("b2", RATE), ("eps", AMOUNT),
-            ("eps_root", AMOUNT), (decay, AMOUNT),
-        ]
-        if name
-    ],
-]  # fmt: skip
+    (aj.adam_l2, {"learning_rate": 0.1}, "l2", AMOUNT),
+    (aj.adamw, {"learning_rate": 0.1}, "weight_decay", AMOUNT),
+]
+ADAM_ARGUMENTS = {
+    "learning_rate": AMOUNT,
+    "b1": RATE,
+    "b2": RATE,
+    "eps": AMOUNT,
+    "eps_root": AMOUNT,
+}
+for make in aj.adam, aj.adam_l2, aj.adamw:
+    ARGUMENTS += [(make, {"learning_rate": 0.1}, *item) for item in ADAM_ARGUMENTS.items()]
 BAD = [-0.1, float("nan"), float("inf"), np.float32(-1), np.array(-1.0), "0.1", None, 1j, [0.1]]
 BAD += [np.array([0.1, 0.2])]
 
@@ -125,8 +127,9 @@ def test_bad_numbers_are_refused_by_name_range_and_value(make, others, name, ran
     [(aj.gd, "learning_rate"), (aj.decoupled_weight_decay, "weight_decay"), (aj.momentum, "b1")],
 )
 def test_arrays_that_are_no_real_scalars_are_refused_by_name_and_type(make, name, bad):
-    with pytest.raises(ValueError, match=rf"^{name}\b.*{bad.dtype}\[{bad.size if bad.ndim else ''}"):
+    with pytest.raises(ValueError, match=rf"^{name}\b.*got {bad.dtype}\[") as caught:
         make(bad)
+    assert f"{list(bad.shape)}" in str(caught.value)
 
 
 def test_a_schedule_must_give_scalars():

@@ -105,8 +105,7 @@ def test_integer_updates_are_refused_with_their_paths(case):
 def module():
     """A network with activation functions among its leaves, and its gradients."""
     network = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
-    loss = lambda network: network(jnp.ones(2)).sum() ** 2  # noqa: E731
-    return network, eqx.filter_grad(loss)(network)
+    return network, eqx.filter_grad(lambda network: network(jnp.ones(2)).sum() ** 2)(network)
 
 
 STATELESS = ["gd", "scale_by_learning_rate", "decoupled_weight_decay", "l2_regularization"]

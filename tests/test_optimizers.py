@@ -38,7 +38,11 @@ OPTIMIZERS = {
     "adam": (aj.adam(1e-2, **NUMBERS), reference.adam, {"α": 1e-2, **BETAS}),
     "adam defaults": (aj.adam(1e-3), reference.adam, {"α": 1e-3}),
     "adam scheduled": (aj.adam(warmup), reference.adam, {"α": warmup}),
-    "adam short memory": (aj.adam(1e-2, 0.2, 0.4), reference.adam, {"α": 1e-2, "β1": 0.2, "β2": 0.4}),
+    "adam short memory": (
+        aj.adam(1e-2, 0.2, 0.4),
+        reference.adam,
+        {"α": 1e-2, "β1": 0.2, "β2": 0.4},
+    ),
     "adam no momentum": (aj.adam(1e-2, 0), reference.adam, {"α": 1e-2, "β1": 0.0}),
     "adam eps": (aj.adam(1e-2, eps=0.5), reference.adam, {"α": 1e-2, "ε": 0.5}),
     "adam eps_root": (aj.adam(1e-2, eps_root=0.5), reference.adam, {"α": 1e-2, "ε_root": 0.5}),
@@ -76,7 +80,7 @@ OPTIMIZERS = {
         reference.adamw,
         {"α": 1e-2, "λ": 1e-3, "η": lambda step: 100 * warmup(step), **BETAS},
     ),
-}  # fmt: skip
+}
 
 every_optimizer = pytest.mark.parametrize(
     "tx, algorithm, hyperparameters", OPTIMIZERS.values(), ids=OPTIMIZERS
@@ -159,5 +163,6 @@ def test_half_precision_adam_is_float32_adam_rounded_once(dtype):
         gradient = jnp.asarray(np.random.default_rng(seed).normal(size=3), dtype)
         updates, half = tx.update(gradient, half)
         expected, wide = tx.update(gradient.astype(jnp.float32), wide)
-        chex.assert_trees_all_close(updates, expected.astype(dtype), rtol=float(jnp.finfo(dtype).eps))
+        rtol = float(jnp.finfo(dtype).eps)
+        chex.assert_trees_all_close(updates, expected.astype(dtype), rtol=rtol)
         chex.assert_trees_all_close(half, wide, rtol=1e-6)

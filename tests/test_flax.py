@@ -1,0 +1,211 @@
+"""Training Flax models: an `nnx.Optimizer` loop and a Linen `TrainState` loop."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
+
+import adamw_jax as aj
+
+STEPS = 30
+X = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+Y = np.sin(X.sum(axis=1, keepdims=True))
+
+
+def is_matrix(tree):
+    return jax.tree.map(lambda x: jnp.ndim(x) > 1, tree)
+
+
+class Network(nnx.Module):
+    """A network with normalisation, whose statistics are state but no parameters."""
+
+    def __init__(self, rngs):
+        # No bias: the normalisation takes it away, and its gradient is rounding noise,
+        # which Adam would scale up to a difference between any two implementations.
+        self.hidden = nnx.Linear(4, 16, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.out = nnx.Linear(16, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.dropout(nnx.relu(self.norm(self.hidden(x)))))
+
+
+def squared_error(model, x, y):
+    return jnp.mean((model(x) - y) ** 2)
+
+
+@nnx.jit
+def nnx_step(model, optimizer, x, y):
+    loss, gradients = nnx.value_and_grad(squared_error)(model, x, y)
+    optimizer.update(model, gradients)
+    return loss
+
+
+def train_nnx(tx, steps=STEPS):
+    model = Network(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    losses = [float(nnx_step(model, optimizer, X, Y)) for _ in range(steps)]
+    return losses, nnx.to_pure_dict(nnx.state(model, nnx.Param)), optimizer
+
+
+OPTIMIZERS = {
+    "gd": (aj.gd(0.05), optax.sgd(0.05)),
+    "adam": (aj.adam(0.01), optax.adam(0.01)),
+    "adam nesterov": (aj.adam(0.01, nesterov=True), optax.adam(0.01, nesterov=True)),
+    "adamw": (aj.adamw(0.01, weight_decay=0.1), optax.adamw(0.01, weight_decay=0.1)),
+    "adamw scheduled": tuple(
+        lib.adamw(optax.cosine_decay_schedule(0.02, STEPS), weight_decay=0.1) for lib in (aj, optax)
+    ),
+    "adamw masked": tuple(lib.adamw(0.01, weight_decay=0.1, mask=is_matrix) for lib in (aj, optax)),
+    "adam_l2": (
+        aj.adam_l2(0.01, l2=0.1),
+        optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01)),
+    ),
+}
+every_optimizer = pytest.mark.parametrize("ours, peer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+@every_optimizer
+def test_an_nnx_optimizer_loop_learns_as_with_optax(ours, peer):
+    losses, params, optimizer = train_nnx(ours)
+    expected_losses, expected, _ = train_nnx(peer)
+    assert losses[-1] < 0.7 * losses[0]
+    assert int(optimizer.step.get_value()) == STEPS
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-2)
+    chex.assert_trees_all_close(params, expected, atol=5e-3)
+
+
+def kernels_only(tree):
+    """A mask that goes by the names of the parameters."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "kernel" in jax.tree_util.keystr(path), tree
+    )
+
+
+def params_of(model):
+    return nnx.state(model, nnx.Param)
+
+
+NNX_MASKS = {
+    "function of leaves": lambda model: is_matrix,
+    "function of paths": lambda model: kernels_only,
+    "function that sees Variables": lambda model: (
+        lambda tree: jax.tree.map(
+            lambda x: jnp.ndim(x) > 1, tree, is_leaf=lambda x: isinstance(x, nnx.Variable)
+        )
+    ),
+    "tree of Variables": lambda model: is_matrix(params_of(model)),
+    "tree of booleans": lambda model: jax.tree.map(
+        lambda x: jnp.ndim(x) > 1, params_of(model), is_leaf=lambda x: isinstance(x, nnx.Variable)
+    ),
+}
+
+
+@pytest.mark.parametrize("make_mask", NNX_MASKS.values(), ids=NNX_MASKS)
+@pytest.mark.parametrize("make", [aj.adamw, aj.adam_l2])
+def test_masks_choose_parameters_under_an_nnx_optimizer(make, make_mask):
+    model = Network(nnx.Rngs(0))
+    before = nnx.to_pure_dict(params_of(model))
+    name = "weight_decay" if make is aj.adamw else "l2"
+    tx = make(0.1, **{name: 0.5}, mask=make_mask(model))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    zeros = jax.tree.map(jnp.zeros_like, params_of(model))
+    optimizer.update(model, zeros)
+    after = nnx.to_pure_dict(params_of(model))
+    # With no gradient only decay moves. The scales start at one, the biases at zero.
+    for layer in "hidden", "out":
+        assert np.all(after[layer]["kernel"] != before[layer]["kernel"])
+    chex.assert_trees_all_equal(after["norm"], before["norm"])
+
+
+def test_masks_that_do_not_match_an_nnx_model_name_its_paths():
+    model = Network(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"mask.*'hidden'.*'kernel'"):
+        nnx.Optimizer(model, aj.adamw(0.1, mask={"norm": True}), wrt=nnx.Param)
+
+
+def test_nnx_training_compiles_once():
+    model = Network(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, aj.adamw(0.01, mask=is_matrix), wrt=nnx.Param)
+    chex.clear_trace_counter()
+    step = nnx.jit(chex.assert_max_traces(nnx_step.__wrapped__, 1))
+    for _ in range(3):
+        step(model, optimizer, X, Y)
+
+
+def test_nnx_split_and_merge_carries_the_optimizer_through_scan():
+    losses, expected, _ = train_nnx(aj.adamw(0.01), steps=5)
+    model = Network(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, aj.adamw(0.01), wrt=nnx.Param)
+    graph, state = nnx.split((model, optimizer))
+
+    @jax.jit
+    def run(state):
+        def step(state, _):
+            model, optimizer = nnx.merge(graph, state)
+            loss = nnx_step.__wrapped__(model, optimizer, X, Y)
+            return nnx.state((model, optimizer)), loss
+
+        return jax.lax.scan(step, state, length=5)
+
+    state, scanned = run(state)
+    nnx.update((model, optimizer), state)
+    np.testing.assert_allclose(scanned, losses, rtol=1e-4)
+    got = nnx.to_pure_dict(params_of(model))
+    chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+class LinenNetwork(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.LayerNorm()(nn.Dense(16)(x)))
+        return nn.Dense(1)(x)
+
+
+@jax.jit
+def linen_step(state, x, y):
+    def loss(params):
+        return jnp.mean((state.apply_fn({"params": params}, x) - y) ** 2)
+
+    value, gradients = jax.value_and_grad(loss)(state.params)
+    return state.apply_gradients(grads=gradients), value
+
+
+def train_linen(tx):
+    model = LinenNetwork()
+    params = model.init(jax.random.key(0), X)["params"]
+    state, losses = TrainState.create(apply_fn=model.apply, params=params, tx=tx), []
+    for _ in range(STEPS):
+        state, loss = linen_step(state, X, Y)
+        losses.append(float(loss))
+    return losses, state
+
+
+@every_optimizer
+def test_a_linen_train_state_loop_learns_as_with_optax(ours, peer):
+    losses, state = train_linen(ours)
+    expected_losses, expected = train_linen(peer)
+    assert losses[-1] < 0.7 * losses[0]
+    assert int(state.step) == STEPS
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-2)
+    chex.assert_trees_all_close(state.params, expected.params, atol=5e-3)
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_masks_choose_parameters_in_a_linen_train_state(as_function):
+    model = LinenNetwork()
+    params = model.init(jax.random.key(0), X)["params"]
+    mask = is_matrix if as_function else is_matrix(params)
+    tx = aj.adamw(0.1, weight_decay=0.5, mask=mask)
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
+    after = state.apply_gradients(grads=jax.tree.map(jnp.zeros_like, params)).params
+    chex.assert_trees_all_equal(after["LayerNorm_0"], params["LayerNorm_0"])
+    for layer in "Dense_0", "Dense_1":
+        expected = 0.95 * params[layer]["kernel"]
+        np.testing.assert_allclose(after[layer]["kernel"], expected, rtol=1e-6)
