@@ -22,8 +22,7 @@ def main() -> None:
     tables += training.tables(options.data_dir) if "training" in which else []
     about = report.facts("python -m benchmarks " + " ".join(which))
     if options.markdown:
-        for table in tables:
-            print(f"**{table.title}**\n\n{report.markdown(table)}\n\n{table.note}\n")
+        print("\n\n".join(map(report.markdown, tables)) + "\n")
     else:
         report.show(report.Report("", [], tables, [], {}), console)
     console.print("\n".join(f"{k}: {v}" for k, v in about.items()), markup=False, soft_wrap=True)

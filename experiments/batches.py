@@ -38,7 +38,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     """The network, the batches and the learning rates to choose from."""
 
     examples: Annotated[
-        settings.Count, Meta(description="training images, a multiple of every batch size")
+        settings.Count, settings.about("training images, a multiple of every batch size")
     ]
     batch_sizes: Annotated[
         tuple[settings.Count, ...], Meta(min_length=1, description="images in a step")
@@ -46,11 +46,11 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     learning_rates: Annotated[
         tuple[settings.Positive, ...], Meta(min_length=1, description="those to choose from")
     ]
-    passes: Annotated[settings.Count, Meta(description="times that every image is seen")]
+    passes: Annotated[settings.Count, settings.about("times that every image is seen")]
     hidden: Annotated[
-        tuple[settings.Count, ...], Meta(description="sizes of the network's hidden layers")
+        tuple[settings.Count, ...], settings.about("sizes of the network's hidden layers")
     ]
-    seeds: Annotated[settings.Count, Meta(description="runs with different weights and order")]
+    seeds: Annotated[settings.Count, settings.about("runs with different weights and order")]
 
 
 class Runs(NamedTuple):

@@ -24,7 +24,6 @@ from experiments import plots, settings
 from experiments.context import Context
 from experiments.report import Figure, Report, Table
 
-DecayRate = Annotated[float, Meta(ge=0, lt=1)]
 Truth = dict[str, float]  # E[g] under "m", E[g²] under "v"
 Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make, float64[steps]
 
@@ -32,17 +31,17 @@ Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make,
 class Settings(settings.Settings, frozen=True, kw_only=True):
     """The gradients, the averages, and the steps shown."""
 
-    mean: Annotated[settings.Positive, Meta(description="μ of the gradients")]
-    deviation: Annotated[settings.NonNegative, Meta(description="σ of the gradients")]
+    mean: Annotated[settings.Positive, settings.about("μ of the gradients")]
+    deviation: Annotated[settings.NonNegative, settings.about("σ of the gradients")]
     coordinates: Annotated[int, Meta(ge=2, description="independent coordinates")]
-    steps: Annotated[settings.Count, Meta(description="steps taken")]
+    steps: Annotated[settings.Count, settings.about("steps taken")]
     table_steps: Annotated[
         tuple[settings.Count, ...], Meta(min_length=1, description="steps shown in the tables")
     ]
-    b1: Annotated[DecayRate, Meta(description="decay rate of the momentum")]
-    b2: Annotated[DecayRate, Meta(description="decay rate of the second moment")]
-    eps: Annotated[settings.NonNegative, Meta(description="added to the root of v")]
-    seed: Annotated[int, Meta(description="of the gradients")]
+    b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
+    b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
+    eps: Annotated[settings.NonNegative, settings.about("added to the root of v")]
+    seed: Annotated[int, settings.about("of the gradients")]
 
 
 def outputs(transformation: optax.GradientTransformation, gradients: jax.Array) -> jax.Array:

@@ -23,27 +23,24 @@ from experiments.report import Report
 from experiments.runs import Job, run_all
 
 
-def _about(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
-
-
 class Settings(settings.Settings, frozen=True, kw_only=True):
     """The keys of `configs/comparison.toml`."""
 
-    data: Annotated[Literal["digits", "fashion-mnist"], _about("the data set")]
+    data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
     validation: Annotated[
-        float, msgspec.Meta(ge=0, lt=1), _about("share of the training images held out")
+        float, msgspec.Meta(ge=0, lt=1), settings.about("share of the training images held out")
     ]
-    hidden: Annotated[tuple[settings.Count, ...], _about("sizes of the hidden layers")]
-    learning_rate: Annotated[settings.Positive, _about("α, constant, for all arms")]
-    adam_l2: Annotated[tuple[settings.NonNegative, ...], _about("λ′ of Adam+L2")]
-    adamw: Annotated[tuple[settings.NonNegative, ...], _about("λ of AdamW, times α at each step")]
+    hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the hidden layers")]
+    learning_rate: Annotated[settings.Positive, settings.about("α, constant, for all arms")]
+    adam_l2: Annotated[tuple[settings.NonNegative, ...], settings.about("λ′ of Adam+L2")]
+    adamw: Annotated[tuple[settings.NonNegative, ...], settings.about("λ of AdamW, times α")]
     adamw_per_step: Annotated[
-        tuple[settings.NonNegative, ...], _about("λ of AdamW, the decay at each step itself")
+        tuple[settings.NonNegative, ...],
+        settings.about("λ of AdamW, without α"),
     ]
-    epochs: Annotated[settings.Count, _about("passes over the training images")]
-    batch_size: Annotated[settings.Count, _about("images in a step")]
-    seeds: Annotated[settings.Count, _about("runs of every arm, with seeds 0, 1, …")]
+    epochs: Annotated[settings.Count, settings.about("passes over the training images")]
+    batch_size: Annotated[settings.Count, settings.about("images in a step")]
+    seeds: Annotated[settings.Count, settings.about("runs of every arm, with seeds 0, 1, …")]
 
 
 OPTIMIZERS: dict[str, Callable[[train.Hyperparameters], adamw_jax.GradientTransformation]] = {

@@ -26,7 +26,6 @@ from experiments import plots, settings
 from experiments.context import Context
 from experiments.report import Figure, Report, Table
 
-DecayRate = Annotated[float, Meta(ge=0, lt=1)]
 L2, ADAMW = "Adam+L2", "AdamW"
 COLOURS = {L2: plots.VERMILION, ADAMW: plots.BLUE}
 Measured = dict[str, np.ndarray]  # by optimizer
@@ -35,24 +34,24 @@ Measured = dict[str, np.ndarray]  # by optimizer
 class Settings(settings.Settings, frozen=True, kw_only=True):
     """The parameters, their gradients and the optimizers."""
 
-    start: Annotated[settings.Positive, Meta(description="θ, every parameter at step 0")]
-    pairs: Annotated[settings.Count, Meta(description="pairs of parameters in a group")]
+    start: Annotated[settings.Positive, settings.about("θ, every parameter at step 0")]
+    pairs: Annotated[settings.Count, settings.about("pairs of parameters in a group")]
     scales: Annotated[
         tuple[settings.Positive, settings.Positive],
-        Meta(description="σ of the gradients of the two groups"),
+        settings.about("σ of the gradients of the two groups"),
     ]
-    steps: Annotated[settings.Count, Meta(description="steps of the two groups")]
-    recorded_every: Annotated[settings.Count, Meta(description="steps between points on their way")]
+    steps: Annotated[settings.Count, settings.about("steps of the two groups")]
+    recorded_every: Annotated[settings.Count, settings.about("steps between points on their way")]
     sweep_scales: Annotated[
         tuple[settings.Positive, ...], Meta(min_length=1, description="σ over a range")
     ]
-    sweep_steps: Annotated[settings.Count, Meta(description="steps for each of these")]
-    learning_rate: Annotated[settings.Positive, Meta(description="α")]
-    weight_decay: Annotated[settings.Positive, Meta(description="λ of both optimizers")]
-    b1: Annotated[DecayRate, Meta(description="decay rate of the momentum")]
-    b2: Annotated[DecayRate, Meta(description="decay rate of the second moment")]
-    eps: Annotated[settings.NonNegative, Meta(description="added to the root of v")]
-    seed: Annotated[int, Meta(description="of the gradients")]
+    sweep_steps: Annotated[settings.Count, settings.about("steps for each of these")]
+    learning_rate: Annotated[settings.Positive, settings.about("α")]
+    weight_decay: Annotated[settings.Positive, settings.about("λ of both optimizers")]
+    b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
+    b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
+    eps: Annotated[settings.NonNegative, settings.about("added to the root of v")]
+    seed: Annotated[int, settings.about("of the gradients")]
 
 
 def mean_path(

@@ -42,7 +42,8 @@ def log_y(axis: Any) -> None:
         return  # nothing positive is drawn: every run diverged
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    per_decade = (1,) if high / low > 300 else (1, 2, 3, 6)
+    coarse, medium, fine = (1,), (1, 2, 3, 6), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    per_decade = coarse if high / low > 300 else medium if high / low > 6 else fine
     axis.yaxis.set_major_locator(LogLocator(subs=per_decade))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -130,6 +130,8 @@ def write(report: Report, output: Path, about: Mapping[str, str]) -> Path:
     """
     for name, rows in report.data.items():
         _replace(output / f"{name}.csv", _csv(rows).encode())
+    tables = "\n\n".join(map(markdown, report.tables))
+    _replace(output / "tables.md", (tables + "\n").encode())
     images = []
     for name, figure, caption in report.figures:
         vector = _rendered(figure, "svg")
@@ -149,7 +151,8 @@ def markdown(table: Table) -> str:
     """The table as Markdown, for documents."""
     rules = [":--"] + ["--:"] * (len(table.columns) - 1)
     lines = [table.columns, rules, *table.rows]
-    return "\n".join("| " + " | ".join(html.escape(cell) for cell in line) + " |" for line in lines)
+    rows = ("| " + " | ".join(html.escape(cell) for cell in line) + " |" for line in lines)
+    return f"**{table.title}**\n\n" + "\n".join(rows) + (f"\n\n{table.note}" if table.note else "")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

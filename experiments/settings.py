@@ -20,6 +20,12 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+DecayRate = Annotated[float, msgspec.Meta(ge=0, lt=1)]  # of a moving average
+
+
+def about(text: str) -> msgspec.Meta:
+    """The sentence that `--help` shows for a key."""
+    return msgspec.Meta(description=text)
 
 
 class SettingsError(ValueError):

@@ -29,7 +29,6 @@ from experiments.context import Context
 from experiments.report import Figure, Report, Table
 
 Rate = settings.Positive
-DecayRate = Annotated[float, Meta(ge=0, lt=1)]
 Way = tuple[str, float]  # the optimizer's name and its learning rate
 Ways = dict[Way, np.ndarray]  # the paths, float32[steps + 1, coordinates]
 
@@ -40,26 +39,26 @@ COLOURS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
 class Settings(settings.Settings, frozen=True, kw_only=True):
     """Where the descents start, how they step, and when they have arrived."""
 
-    start: Annotated[settings.Positive, Meta(description="every coordinate at step 0")]
+    start: Annotated[settings.Positive, settings.about("every coordinate at step 0")]
     tolerance: Annotated[
-        settings.Positive, Meta(description="settled once all coordinates stay this near to 0")
+        settings.Positive, settings.about("settled once all coordinates stay this near to 0")
     ]
-    steps: Annotated[settings.Count, Meta(description="length of every descent")]
-    b1: Annotated[DecayRate, Meta(description="decay rate of the momentum")]
-    b2: Annotated[DecayRate, Meta(description="decay rate of the second moment")]
+    steps: Annotated[settings.Count, settings.about("length of every descent")]
+    b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
+    b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
     drawn_rates: Annotated[
         tuple[Rate, ...], Meta(min_length=1, description="learning rates on y = x², drawn")
     ]
     timed_rates: Annotated[
-        tuple[Rate, ...], Meta(description="more learning rates on y = x², settling time only")
+        tuple[Rate, ...], settings.about("more learning rates on y = x², settling time only")
     ]
     curvatures: Annotated[
         tuple[settings.Positive, settings.Positive],
-        Meta(description="a and b of the paraboloid z = a x² + b y²"),
+        settings.about("a and b of the paraboloid z = a x² + b y²"),
     ]
-    fixed_rate: Annotated[Rate, Meta(description="learning rate of the fixed steps on it")]
-    adaptive_rate: Annotated[Rate, Meta(description="learning rate of the adaptive steps on it")]
-    compared_at: Annotated[settings.Count, Meta(description="step at which x and y are compared")]
+    fixed_rate: Annotated[Rate, settings.about("learning rate of the fixed steps on it")]
+    adaptive_rate: Annotated[Rate, settings.about("learning rate of the adaptive steps on it")]
+    compared_at: Annotated[settings.Count, settings.about("step at which x and y are compared")]
 
 
 def descend(
