@@ -160,6 +160,14 @@ def test_keeps_shardings(case, axis_type, dtype):
 
 
 @every_case
+def test_the_state_can_be_donated(case):
+    # No two leaves may share a buffer, which could not be given away twice.
+    params, tx = {"kernel": jnp.ones((2, 2))}, case.tx()
+    donating = jax.jit(lambda state: tx.update(params, state, params)[1], donate_argnums=0)
+    chex.assert_trees_all_equal_structs(donating(donating(tx.init(params))), tx.init(params))
+
+
+@every_case
 def test_unknown_extra_arguments_are_accepted(case):
     params, tx = {"kernel": jnp.ones((2, 2))}, case.tx()
     state = tx.init(params)

@@ -1,6 +1,8 @@
 """An optimizer is a value that one can read, print, copy and compare."""
 
 import copy
+import subprocess
+import sys
 
 import chex
 import jax
@@ -136,3 +138,18 @@ def test_is_a_pytree_of_its_two_functions_as_in_optax():
     tx = aj.adam(0.1)
     assert jax.tree.leaves(tx) == [tx.init, tx.update]
     assert jax.tree.map(lambda f: f, tx) == tx
+
+
+IMPORT = """
+import sys
+for extra in "flax", "equinox", "torch", "matplotlib", "sklearn", "hypothesis":
+    sys.modules[extra] = None
+import jax, optax
+before = dict(jax.config.values)
+import adamw_jax
+assert jax.config.values == before
+"""
+
+
+def test_importing_needs_jax_and_optax_alone_and_changes_no_setting():
+    subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], check=True)

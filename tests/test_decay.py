@@ -119,6 +119,14 @@ def test_incomplete_masks_are_refused(mask):
             tx.init(PARAMS)
 
 
+def test_a_mask_of_other_containers_is_refused_with_the_path_where_they_differ():
+    params = {"layers": (jnp.ones(2), jnp.ones(2)), "scale": jnp.ones(1)}
+    tx = aj.adamw(0.1, mask={"layers": [True, False], "scale": False})
+    with pytest.raises(ValueError, match=r"mask.*\['layers'\]") as caught:
+        tx.init(params)
+    assert "scale" not in str(caught.value)
+
+
 @pytest.mark.parametrize("mark", [1, 0.0, "kernel", jnp.ones((2, 2))], ids=str)
 def test_masks_must_hold_booleans(mark):
     tx = aj.adamw(0.1, mask={"layer": {"kernel": mark, "bias": False}, "scale": False})

@@ -130,6 +130,16 @@ def test_masks_that_do_not_match_an_nnx_model_name_its_paths():
         nnx.Optimizer(model, aj.adamw(0.1, mask={"norm": True}), wrt=nnx.Param)
 
 
+def test_half_precision_nnx_parameters_stay_so_under_an_array_learning_rate():
+    model = nnx.Linear(4, 1, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, aj.adamw(jnp.float32(0.01)), wrt=nnx.Param)
+    for _ in range(2):
+        nnx_step(model, optimizer, X, Y)
+    assert {x.dtype for x in jax.tree.leaves(params_of(model))} == {jnp.dtype("bfloat16")}
+    dtypes = {x.dtype for x in jax.tree.leaves(optimizer.opt_state)}
+    assert dtypes == {jnp.dtype("float32"), jnp.dtype("int32")}
+
+
 def test_nnx_training_compiles_once():
     model = Network(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, aj.adamw(0.01, mask=is_matrix), wrt=nnx.Param)
