@@ -52,7 +52,7 @@ def decoupled_weight_decay(
 
 
 def l2_regularization(
-    strength: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
+    l2: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
 ) -> GradientTransformation:
     """Adds the gradient of (λ′/2)‖θ‖² to the gradients: g ← g + λ′θ, before the scaling.
 
@@ -61,7 +61,7 @@ def l2_regularization(
     arXiv 1711.05101, Proposition 1); for Adam they do not (Proposition 2).
 
     Args:
-      strength: λ′ ≥ 0, a number, a 0-d array or a schedule (step → number).
+      l2: λ′ ≥ 0, a number, a 0-d array or a schedule (step → number).
       mask: see `decoupled_weight_decay`.
 
     Returns:
@@ -70,7 +70,7 @@ def l2_regularization(
     Raises:
       ValueError: as `decoupled_weight_decay`.
     """
-    return _weight_decay(l2_regularization, "strength", strength, mask)
+    return _weight_decay(l2_regularization, "l2", l2, mask)
 
 
 def _weight_decay(constructor, name, value, mask):
@@ -106,11 +106,7 @@ def _checked(mask: Any) -> Callable[[Any], Any]:
     is_function = bool(leaves) and all(map(callable, leaves))
 
     def mask_of(tree):
-        marks = mask(tree) if is_function else mask
-        try:
-            jax.tree.map(lambda mark, subtree: None, marks, tree)
-        except ValueError as error:
-            raise ValueError(_mismatch(marks, tree)) from error
+        marks = _fitted(mask(tree) if is_function else mask, tree)
         for path, mark in jax.tree_util.tree_leaves_with_path(marks):
             if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
                 raise ValueError(f"mask must hold booleans, got {mark!r} at {_listed([path])}")
@@ -119,7 +115,26 @@ def _checked(mask: Any) -> Callable[[Any], Any]:
     return mask_of
 
 
-def _mismatch(mask: Any, tree: Any) -> str:
+def _fitted(mask: Any, tree: Any) -> Any:
+    try:
+        jax.tree.map(lambda mark, subtree: None, mask, tree)
+        return mask
+    except ValueError as error:
+        try:
+            # A mask of nnx Variables, which hold a mark each, for updates that are arrays.
+            return jax.tree.map(lambda _, variable: _content(variable), tree, mask)
+        except ValueError:
+            raise ValueError(_mismatch(mask, tree, error)) from error
+
+
+def _content(variable: Any) -> Any:
+    leaves = jax.tree.leaves(variable)
+    if isinstance(variable, dict | list | tuple) or len(leaves) != 1:
+        raise ValueError("a container where a mark should be")
+    return leaves[0]
+
+
+def _mismatch(mask: Any, tree: Any, error: ValueError) -> str:
     marks = [tuple(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
     leaves = {
         tuple(path): leaf
@@ -131,10 +146,11 @@ def _mismatch(mask: Any, tree: Any) -> str:
         if leaf is not None and not any(path[: len(mark)] == mark for mark in marks)
     ]
     unused = [m for m in marks if not any(path[: len(m)] == m for path in leaves)]
-    return "mask does not match the parameters" + (
-        (f"; parameters without a mask: {_listed(unmarked)}" if unmarked else "")
-        + (f"; masks without a parameter: {_listed(unused)}" if unused else "")
-    )
+    differences = [f"parameters without a mask: {_listed(unmarked)}"] if unmarked else []
+    differences += [f"masks without a parameter: {_listed(unused)}"] if unused else []
+    # The paths agree where only the containers differ, a list for a tuple; JAX says where.
+    differences = differences or [" ".join(str(error).split())]
+    return "; ".join(["mask does not match the parameters", *differences])
 
 
 def _listed(paths: list[tuple[Any, ...]]) -> str:

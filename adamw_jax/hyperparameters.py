@@ -69,18 +69,20 @@ def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | 
 
 
 def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.Array:
-    error = ValueError(f"{name} must be a number in {allowed}, got {value!r}")
     if isinstance(value, jax.Array):
         if value.shape or not jnp.issubdtype(value.dtype, jnp.number):
             raise ValueError(
                 f"{name} must be a 0-d array of numbers, got {value.dtype}{list(value.shape)}; "
                 "for many values at once, map over them with jax.vmap"
             )
+        # optax.inject_hyperparams makes them complex beside complex parameters.
+        value = value.real
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
-    if isinstance(value, np.ndarray) and value.shape == ():
-        value = value[()]
-    if not isinstance(value, numbers.Real) and not isinstance(value, np.floating):
-        raise error
-    if not in_range(value):
-        raise error
+    is_number = isinstance(value, numbers.Real) or (
+        isinstance(value, np.ndarray | np.generic)
+        and value.shape == ()
+        and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+    )
+    if not is_number or not in_range(float(value)):
+        raise ValueError(f"{name} must be a number in {allowed}, got {value!r}")
     return float(value)

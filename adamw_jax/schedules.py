@@ -95,4 +95,6 @@ def _scale(factor: Any, updates: Any, params: None) -> Any:
 
 @jitted
 def _descend(factor: Any, updates: Any, params: None) -> Any:
-    return _scale(-factor, updates, params)
+    del params
+    rate = numerics.scalar(factor)
+    return numerics.cast_like(numerics.map_leaves(lambda u: -rate(u) * u, updates), updates)

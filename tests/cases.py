@@ -102,9 +102,9 @@ CASES = [
     Case(
         "l2_regularization",
         aj.l2_regularization,
-        {"strength": 0.1},
-        lambda strength: optax.add_decayed_weights(strength),
-        ("strength",),
+        {"l2": 0.1},
+        lambda l2: optax.add_decayed_weights(l2),
+        ("l2",),
     ),
     Case(
         "scale_by_learning_rate",

@@ -90,7 +90,7 @@ ARGUMENTS = [
     (aj.rms_ratio, {"eps": 1e-8}, "eps", AMOUNT),
     (aj.rms_ratio, {"eps": 1e-8}, "eps_root", AMOUNT),
     (aj.decoupled_weight_decay, {}, "weight_decay", AMOUNT),
-    (aj.l2_regularization, {}, "strength", AMOUNT),
+    (aj.l2_regularization, {}, "l2", AMOUNT),
     (aj.scale_by_learning_rate, {}, "learning_rate", AMOUNT),
     (aj.gd, {}, "learning_rate", AMOUNT),
     (aj.momentum_gd, {"learning_rate": 0.1}, "b1", RATE),

@@ -62,7 +62,7 @@ def context(tmp_path):
 def test_writes_report_figures_and_data(name, tmp_path):
     overrides, files = SMALL[name]
     assert main([name, "--output", str(tmp_path), *overrides.split()]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == files | {"report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == files | {"report.html", "tables.md"}
     for path in tmp_path.glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
