@@ -79,11 +79,20 @@ def test_finished_runs_are_reused_unless_fresh(whole, capsys):
     assert written() == before + 4 + 8
 
 
+MANY = ["--epochs", "40", "--seeds", "4"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    output = tmp_path_factory.mktemp("uninterrupted")
+    assert cli.main([*SMALL, *MANY, "--output", str(output)]) == 0
+    return rows(output)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_comparison_goes_on_where_it_was(kill, whole, tmp_path):
-    many = ["--epochs", "60", "--seeds", "4"]
-    process = run(tmp_path, *many)
+def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path):
+    process = run(tmp_path, *MANY)
     store = tmp_path / "runs.jsonl"
     while not (store.exists() and store.read_bytes().count(b"\n") >= 3):
         assert process.poll() is None, process.communicate()
@@ -98,16 +107,12 @@ def test_a_stopped_comparison_goes_on_where_it_was(kill, whole, tmp_path):
     # What a kill can leave behind: a line that is not finished.
     with store.open("a") as file:
         file.write('{"run": {"adam')
-    process = run(tmp_path, *many)
-    _, error = process.communicate(timeout=120)
+    process = run(tmp_path, *MANY)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     lines = store.read_text().splitlines()
     assert len(lines) == 17 and sum(line.endswith("}}") for line in lines) == 16
-
-    uninterrupted = tmp_path / "uninterrupted"
-    process = run(uninterrupted, *many)
-    process.communicate(timeout=120)
-    assert rows(tmp_path) == rows(uninterrupted)
+    assert rows(tmp_path) == uninterrupted
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(whole, tmp_path):
