@@ -8,7 +8,7 @@ from adamw_jax.bias import BiasCorrectionState, bias_correction
 from adamw_jax.combine import Merge, chain, parallel
 from adamw_jax.core import Description, GradientTransformation
 from adamw_jax.decay import decoupled_weight_decay, l2_regularization
-from adamw_jax.merges import lookahead, rms_ratio
+from adamw_jax.merges import nesterov_lookahead, rms_ratio
 from adamw_jax.moments import MomentumState, SecondMomentState, momentum, second_moment
 from adamw_jax.optimizers import adam, adam_l2, adamw, gd, momentum_gd, uncorrected_adam
 from adamw_jax.schedules import ScheduleState, scale_by_learning_rate
@@ -31,9 +31,9 @@ __all__ = [
     "decoupled_weight_decay",
     "gd",
     "l2_regularization",
-    "lookahead",
     "momentum",
     "momentum_gd",
+    "nesterov_lookahead",
     "parallel",
     "rms_ratio",
     "scale_by_learning_rate",

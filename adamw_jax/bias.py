@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamw_jax import numerics
@@ -43,7 +44,7 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
       ValueError: b is outside [0, 1), or ahead is not an integer ≥ 0.
     """
     operand = decay_rate("b", b)
-    if not isinstance(ahead, int) or ahead < 0:
+    if not isinstance(ahead, int | np.integer) or ahead < 0:
         raise ValueError(f"ahead must be an integer in [0, ∞), got {ahead!r}")
 
     def init(params):

@@ -125,7 +125,8 @@ _merge_jitted = functools.partial(jitted, static_argnums=0)(_merge_leaves)
 
 def _check_transformations(name: str, parts: tuple[Any, ...]) -> None:
     for part in parts:
-        if not isinstance(part, optax.GradientTransformation):
+        # As Optax does, by what it can: optax.MultiSteps is no GradientTransformation.
+        if not (callable(getattr(part, "init", None)) and callable(getattr(part, "update", None))):
             raise ValueError(
                 f"{name} composes gradient transformations (pairs of init and update), got {part!r}"
             )

@@ -53,10 +53,15 @@ class Description:
 
 def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Description:
     """Describes the call `constructor(*args, **kwargs)`."""
+
+    def described(arg):
+        description = getattr(arg, "description", None)
+        return description if isinstance(description, Description) else arg
+
     return Description(
         constructor,
-        tuple(getattr(arg, "description", None) or arg for arg in args),
-        {name: getattr(arg, "description", None) or arg for name, arg in kwargs.items()},
+        tuple(map(described, args)),
+        {name: described(arg) for name, arg in kwargs.items()},
     )
 
 
@@ -122,7 +127,7 @@ def _same(value: Any, default: Any) -> bool:
 
 def _value(value: Any) -> str:
     match value:
-        case optax.GradientTransformation():
+        case optax.GradientTransformation() | optax.MultiSteps():
             return _foreign(value)
         case bool() | None:
             return repr(value)

@@ -83,6 +83,10 @@ def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.A
         and value.shape == ()
         and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
     )
-    if not is_number or not in_range(float(value)):
+    try:
+        number = float(value) if is_number else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not in_range(number):
         raise ValueError(f"{name} must be a number in {allowed}, got {value!r}")
-    return float(value)
+    return number

@@ -35,7 +35,7 @@ def _rms_ratio(hyperparameters, m, v):
     return m / (jnp.sqrt(v.real + eps_root) + eps).astype(m.dtype)
 
 
-def lookahead(b1: jax.typing.ArrayLike) -> Merge:
+def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
     """Nesterov's look-ahead b1 m + (1 − b1) g, of corrected moments as in NAdam.
 
     Source: Dozat, *Incorporating Nesterov momentum into Adam* (2016), Algorithm 2, with
@@ -50,8 +50,8 @@ def lookahead(b1: jax.typing.ArrayLike) -> Merge:
     Raises:
       ValueError: b1 is outside [0, 1).
     """
-    return Merge(_lookahead, decay_rate("b1", b1), describe(lookahead, b1))
+    return Merge(_nesterov_lookahead, decay_rate("b1", b1), describe(nesterov_lookahead, b1))
 
 
-def _lookahead(b1, m, g):
+def _nesterov_lookahead(b1, m, g):
     return numerics.average(b1)(m, g)

@@ -62,16 +62,17 @@ def momentum(
 
     Raises:
       ValueError: b1 is outside [0, 1), accumulator_dtype is not floating-point or
-        complex, or (at `init`) a parameter is not, or is complex and accumulator_dtype real.
+        complex, or (at `init`) a parameter is not, or only one of the two is complex.
     """
     operand, dtype = decay_rate("b1", b1), floating_dtype("accumulator_dtype", accumulator_dtype)
 
     def accumulator(p):
         if dtype is None:
             return numerics.working_dtype(p)
-        if jnp.iscomplexobj(p) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(
-                f"accumulator_dtype {dtype} cannot hold the average of complex numbers"
+                f"accumulator_dtype {dtype} does not fit parameters of {jnp.result_type(p)}: "
+                "both must be real, or both complex"
             )
         return dtype
 
@@ -132,7 +133,10 @@ def _second_moment(b2, updates, state):
     average = numerics.average(b2)
 
     def step(g, v):
-        return average(v, jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g)
+        # A square that overflows counts as the largest number: an infinite v would turn
+        # into NaN at the next step, a finite one decays.
+        square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
+        return average(v, jnp.minimum(square, jnp.finfo(square.dtype).max))
 
     nu = numerics.map_leaves(step, updates, state.nu)
     return numerics.cast_like(nu, updates), SecondMomentState(numerics.cast_like(nu, state.nu))

@@ -57,6 +57,8 @@ def widen(tree: Any) -> Any:
 
 def _cast(x: Any, dtype: np.dtype) -> Any:
     # Strong types only: a weakly typed state would be traced again on the second call.
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(dtype=dtype)
     same = getattr(x, "dtype", None) == dtype and not getattr(x, "weak_type", False)
     return x if same else jax.lax.convert_element_type(x, dtype)
 
@@ -81,13 +83,14 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
     The step is taken from the nearer end. From the old one where β ≥ 1/2: the textbook
     β v + (1 − β) g² has float32 factors that do not sum to one, and with β = 0.99999 it
     settles 0.1 % away from the mean of noisy squares, this form 1.6e-5. (Of a constant, both
-    stop 0.5 % short, where a step is less than half a unit in the last place.) From the new one otherwise, so that β = 0 gives the
-    new value itself, bit for bit.
+    stop 0.5 % short, where a step is less than half a unit in the last place.) From the new
+    one otherwise, so that β = 0 gives the new value itself, bit for bit.
     """
     weight = scalar(decay.complement)
 
     def step(old, new):
-        w, change = weight(new), new - old
+        change = new - old
+        w = weight(change)
         if decay.is_long is None:
             return jnp.where(w.real <= 0.5, old + w * change, new - (1 - w) * change)
         return old + w * change if decay.is_long else new - (1 - w) * change

@@ -17,7 +17,7 @@ from adamw_jax.bias import bias_correction
 from adamw_jax.combine import chain, parallel
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import decoupled_weight_decay, l2_regularization
-from adamw_jax.merges import lookahead, rms_ratio
+from adamw_jax.merges import nesterov_lookahead, rms_ratio
 from adamw_jax.moments import momentum, second_moment
 from adamw_jax.schedules import scale_by_learning_rate
 
@@ -122,6 +122,6 @@ def _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov):
     first = chain(average, bias_correction(b1))
     if nesterov:
         next_first = chain(average, bias_correction(b1, ahead=1))
-        first = parallel(next_first, bias_correction(b1), merge=lookahead(b1))
+        first = parallel(next_first, bias_correction(b1), merge=nesterov_lookahead(b1))
     second = chain(second_moment(b2), bias_correction(b2))
     return parallel(first, second, merge=rms_ratio(eps, eps_root))

@@ -3,8 +3,9 @@
 The first update sees `schedule(0)`, as in Optax.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,18 +84,15 @@ def scale_by_learning_rate(
     """
     value = non_negative_or_schedule("learning_rate", learning_rate)
     description = describe(scale_by_learning_rate, learning_rate, flip_sign=flip_sign)
-    return scheduled_stage(_descend if flip_sign else _scale, value, description)
+    scale = functools.partial(_scale, flip_sign=flip_sign)
+    return scheduled_stage(scale, value, description)
 
 
-@jitted
-def _scale(factor: Any, updates: Any, params: None) -> Any:
+@functools.partial(jitted, static_argnames="flip_sign")
+def _scale(factor, updates, params, *, flip_sign):
     del params
-    rate = numerics.scalar(factor)
-    return numerics.cast_like(numerics.map_leaves(lambda u: rate(u) * u, updates), updates)
-
-
-@jitted
-def _descend(factor: Any, updates: Any, params: None) -> Any:
-    del params
-    rate = numerics.scalar(factor)
-    return numerics.cast_like(numerics.map_leaves(lambda u: -rate(u) * u, updates), updates)
+    cast = numerics.scalar(factor)
+    # Negated after the cast: a schedule may give an unsigned integer.
+    rate = functools.cache(lambda dtype: -cast(dtype) if flip_sign else cast(dtype))
+    scaled = numerics.map_leaves(lambda u: rate(u.dtype) * u, updates)
+    return numerics.cast_like(scaled, updates)

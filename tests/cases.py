@@ -87,8 +87,8 @@ CASES = [
         lambda b2, eps: optax.scale_by_rms(b2, eps, eps_in_sqrt=False),
     ),
     Case(
-        "lookahead",
-        lambda b1: aj.parallel(aj.momentum(b1), aj.chain(), merge=aj.lookahead(b1)),
+        "nesterov_lookahead",
+        lambda b1: aj.parallel(aj.momentum(b1), aj.chain(), merge=aj.nesterov_lookahead(b1)),
         {"b1": 0.8},
         lambda b1: heavy_ball_peer(b1, nesterov=True),
     ),

@@ -113,7 +113,7 @@ def test_extra_arguments_reach_the_parts_that_want_them():
 
 def test_a_merge_can_be_called_by_itself():
     assert aj.rms_ratio(0.5)(jnp.float32(3.0), jnp.float32(4.0)) == 3 / 2.5
-    assert aj.lookahead(0.75)(jnp.float32(1.0), jnp.float32(3.0)) == 1.5
+    assert aj.nesterov_lookahead(0.75)(jnp.float32(1.0), jnp.float32(3.0)) == 1.5
 
 
 def test_a_merge_of_ones_own_takes_its_hyperparameters_as_operands(compilations):

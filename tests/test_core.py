@@ -42,7 +42,7 @@ PRINTED = {
     "scale_by_learning_rate(1, flip_sign=False)": aj.scale_by_learning_rate(1, flip_sign=False),
     "l2_regularization(0.1, mask={'w': True})": aj.l2_regularization(0.1, {"w": True}),
     "rms_ratio(eps=1e-08, eps_root=1e-10)": aj.rms_ratio(1e-8, 1e-10),
-    "lookahead(0.9)": aj.lookahead(0.9),
+    "nesterov_lookahead(0.9)": aj.nesterov_lookahead(0.9),
 }
 
 

@@ -86,7 +86,7 @@ ARGUMENTS = [
     (aj.momentum, {}, "b1", RATE),
     (aj.second_moment, {}, "b2", RATE),
     (aj.bias_correction, {}, "b", RATE),
-    (aj.lookahead, {}, "b1", RATE),
+    (aj.nesterov_lookahead, {}, "b1", RATE),
     (aj.rms_ratio, {"eps": 1e-8}, "eps", AMOUNT),
     (aj.rms_ratio, {"eps": 1e-8}, "eps_root", AMOUNT),
     (aj.decoupled_weight_decay, {}, "weight_decay", AMOUNT),

@@ -1,4 +1,4 @@
-"""`rms_ratio` and `lookahead`."""
+"""`rms_ratio` and `nesterov_lookahead`."""
 
 import jax
 import jax.numpy as jnp
@@ -52,4 +52,4 @@ def test_a_step_of_adam_can_be_differentiated_by_every_hyperparameter():
 @pytest.mark.parametrize("b1", [0.25, 0.75, 0, jnp.float32(0.25)], ids=repr)
 def test_lookahead_is_one_more_step_of_the_average(b1):
     m, g = jnp.float32([1.0, 2.0]), jnp.float32([3.0, -2.0])
-    np.testing.assert_allclose(aj.lookahead(b1)(m, g), b1 * m + (1 - b1) * g, rtol=1e-6)
+    np.testing.assert_allclose(aj.nesterov_lookahead(b1)(m, g), b1 * m + (1 - b1) * g, rtol=1e-6)
