@@ -144,7 +144,7 @@ def _value(value: Any) -> str:
             return str(value)
 
 
-def _foreign(tx: optax.GradientTransformation) -> str:
+def _foreign(tx: Any) -> str:
     package = getattr(tx.update, "__module__", None) or "custom"
     return f"<{package.partition('.')[0]} {_maker(tx.update)}>"
 

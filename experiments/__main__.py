@@ -2,12 +2,14 @@
 
 import argparse
 import importlib
+import os
 import shlex
 import sys
 import time
 from pathlib import Path
 
 import jax
+import msgspec
 from rich.console import Console
 
 from experiments import report, settings
@@ -15,11 +17,11 @@ from experiments.context import Context, Interrupted
 from experiments.data import DataError
 
 EXPERIMENTS = {
-    "batches": "full-batch gradient descent against minibatch SGD: cost per step, progress",
-    "surfaces": "momentum on y = x², adaptive steps on z = 10x² + y²: trajectories",
+    "batches": "full batch or minibatches: cost per step, progress",
+    "surfaces": "momentum on y = x², adaptive steps on 10x² + y²",
     "bias-correction": "Adam's first fifty steps with and without bias correction",
-    "decay": "how much each parameter shrinks under Adam+L2 and under AdamW",
-    "comparison": "Adam, Adam+L2 and AdamW train a network over several decays and seeds",
+    "decay": "how much a parameter shrinks under Adam+L2, AdamW",
+    "comparison": "Adam, Adam+L2 and AdamW on real data",
 }
 
 
@@ -40,6 +42,9 @@ def main(arguments: list[str]) -> int:
     except Interrupted as error:
         _fail(str(error))
         return 130
+    except KeyboardInterrupt:
+        _fail("stopped; nothing was written")
+        return 130
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}")
 
@@ -55,7 +60,7 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
     )
     parser.add_argument("--config", type=Path, help=f"TOML file of settings, over {default.name}")
     parser.add_argument("--output", type=Path, help="where the results go [outputs/<config>]")
-    parser.add_argument("--platform", help="where it runs: cpu, gpu or tpu [what JAX finds]")
+    parser.add_argument("--platform", choices=["cpu", "gpu", "tpu"], help="[what JAX finds]")
     parser.add_argument("--data-dir", type=Path, help="where data sets lie [$ADAMW_JAX_DATA]")
     parser.add_argument("--fresh", action="store_true", help="do not reuse finished runs")
     common = vars(parser.parse_args([]))
@@ -74,11 +79,15 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
 
     _choose(options.platform)
     output = options.output or Path("outputs") / (options.config or default).stem
-    about = report.facts("python -m experiments " + shlex.join([name, *arguments]))
+    output.mkdir(parents=True, exist_ok=True)  # found out now, if it cannot be
+    about = {
+        **report.facts("python -m experiments " + shlex.join([name, *arguments])),
+        "Settings": ", ".join(f"{k} = {v}" for k, v in msgspec.structs.asdict(chosen).items()),
+    }
     console.print(f"{name} on {about['Device']}", markup=False)
     started = time.perf_counter()
     result = module.run(chosen, Context(console, output, options.data_dir, options.fresh))
-    page = report.write(result, output, about)
+    page = report.write(result, output, about, module.__doc__ or "")
     report.show(result, console)
     console.print(
         f"\n{time.perf_counter() - started:.0f} s. Report: {page.resolve()}",
@@ -93,8 +102,11 @@ def _choose(platform: str | None) -> None:
         jax.config.update("jax_platforms", platform)
     try:
         jax.devices()
-    except RuntimeError as error:
-        raise settings.SettingsError(f"--platform {platform}: {error}") from error
+    except (RuntimeError, AssertionError) as error:
+        raise settings.SettingsError(
+            f"JAX finds no {platform or 'device'} here. Without --platform it runs on what there "
+            f"is. ({error})"
+        ) from error
 
 
 def _overview() -> str:
@@ -112,4 +124,10 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status == 130:
+        # Interrupted while it compiles, JAX crashes in the interpreter's own ending.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -82,7 +82,7 @@ def facts(command: str) -> dict[str, str]:
     packages = ("adamw_jax", "jax", "optax", "flax", "numpy")
     return {
         "Command": command,
-        "Device": f"{jax.device_count()} × {device.platform} ({device.device_kind}), "
+        "Device": f"{jax.device_count()} × {device.device_kind}, "
         f"{os.cpu_count()} CPU cores ({_processor()})",
         "Versions": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
@@ -108,10 +108,12 @@ def show(report: Report, console: Console) -> None:
             padding=0,
         )
         for i, column in enumerate(table.columns):
-            shown.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+            widest = max([*column.split(), *(row[i] for row in table.rows)], key=len, default="")
+            # Rather a line too long than a number cut short.
+            shown.add_column(column, justify="right" if i else "left", min_width=len(widest))
         for row in table.rows:
             shown.add_row(*row)
-        console.print(shown, markup=False)
+        console.print(shown, markup=False, crop=False)
         if table.note:
             console.print(table.note, style="dim", markup=False, highlight=False)
     console.print()
@@ -119,8 +121,14 @@ def show(report: Report, console: Console) -> None:
         console.print(f"• {finding}", markup=False, highlight=False)
 
 
-def write(report: Report, output: Path, about: Mapping[str, str]) -> Path:
+def write(report: Report, output: Path, about: Mapping[str, str], question: str) -> Path:
     """Writes data, plots and page into a directory.
+
+    Args:
+      report: the result.
+      output: the directory.
+      about: where and how the numbers were made.
+      question: paragraphs that say what is asked and done.
 
     Every file is written beside its place and then moved there, so that a full disk or
     a kill leaves the older file whole.
@@ -140,7 +148,11 @@ def write(report: Report, output: Path, about: Mapping[str, str]) -> Path:
         source = f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
         images.append({"source": source, "caption": caption})
     page = PAGE.get_template("report.html.j2").render(
-        report=report, images=images, facts=about, data=[f"{name}.csv" for name in report.data]
+        report=report,
+        images=images,
+        facts=about,
+        question=question.strip().split("\n\n"),
+        data=[f"{name}.csv" for name in report.data],
     )
     path = output / "report.html"
     _replace(path, page.encode())

@@ -5,6 +5,8 @@ found there again when the same run is asked for once more: an interrupted exper
 goes on where it was.
 """
 
+import functools
+import hashlib
 import json
 import os
 import time
@@ -16,7 +18,8 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adamw_jax import __version__
+import adamw_jax
+import experiments
 from experiments.context import Context, Interrupted
 from experiments.data import Data
 from experiments.train import Metrics, Run
@@ -62,7 +65,9 @@ def run_all(jobs: Sequence[Job], data: Data, context: Context) -> list[Metrics]:
     done = {} if context.fresh else dict(_read(path))
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), "epochs, time left"
     with Progress(*map(_column, columns), TimeRemainingColumn(), console=context.console) as bar:
-        kept = sum(identity in done for identity in identities)
+        kept = len(done.keys() & set(identities))
+        if kept:
+            bar.print(f"{kept} finished runs are taken from {path} (--fresh does them again)")
         task = bar.add_task("", total=sum(job.epochs for job in jobs))
         compiled = {job.run: _compiled(job.run) for job in jobs}
         try:
@@ -85,8 +90,8 @@ def run_all(jobs: Sequence[Job], data: Data, context: Context) -> list[Metrics]:
                 kept += 1
         except KeyboardInterrupt as error:
             raise Interrupted(
-                f"stopped. {kept} of {len(jobs)} runs are finished and kept in {path}; "
-                "the same command goes on from there"
+                f"stopped. {kept} of {len(set(identities))} runs are finished and kept in {path}; "
+                "the same command (without --fresh) goes on from there"
             ) from error
         bar.update(task, description="done")
     return [Metrics(**jax.tree.map(np.array, done[i], is_leaf=_is_list)) for i in identities]
@@ -110,8 +115,19 @@ def _is_list(x: Any) -> bool:
 
 def _identity(job: Job) -> str:
     device = jax.devices()[0]
-    surroundings = {"adamw_jax": __version__, "jax": jax.__version__, "device": device.device_kind}
+    surroundings = {"code": _code(), "jax": jax.__version__, "device": device.device_kind}
     return json.dumps({**job.settings, **surroundings, "seed": job.seed}, sort_keys=True)
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that decides a run's result: a change makes runs new ones."""
+    digest = hashlib.sha256()
+    for module in (adamw_jax, experiments):
+        for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
+            if module is adamw_jax or path.stem in ("comparison", "data", "models", "train"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _read(path: Path) -> Iterator[tuple[str, dict[str, list[float]]]]:

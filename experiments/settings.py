@@ -7,6 +7,7 @@ file given with `--config` (which need not name every key), then from the comman
 
 import argparse
 import difflib
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 # Types that several experiments' keys have.
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 DecayRate = Annotated[float, msgspec.Meta(ge=0, lt=1)]  # of a moving average
 
 
@@ -53,7 +54,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read the settings in {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read the settings in {path}: {reason}") from error
 
 
 def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -> S:
@@ -112,7 +114,7 @@ def add_options(
         group.add_argument(
             option(key),
             dest=key,
-            nargs="+" if kind.many else None,
+            nargs=kind.nargs,
             metavar=kind.metavar,
             default=argparse.SUPPRESS,
             help=f"{kind.description} [{_shown(defaults.get(key))}]".replace("%", "%%"),
@@ -128,7 +130,7 @@ class _Kind(NamedTuple):
     """What `--help` and messages need to know of a key's type."""
 
     description: str
-    many: bool
+    nargs: int | str | None
     choices: tuple[str, ...]
     metavar: str
 
@@ -139,9 +141,14 @@ class _Kind(NamedTuple):
         if isinstance(info, msgspec.inspect.Metadata):
             description = (info.extra_json_schema or {}).get("description", "")
             info = info.type
-        many = isinstance(info, msgspec.inspect.VarTupleType)
-        info = info.item_type if many else info
+        nargs = None
+        if isinstance(info, msgspec.inspect.VarTupleType):
+            nargs, info = "+", info.item_type
+        elif isinstance(info, msgspec.inspect.TupleType):
+            nargs, info = len(info.item_types), info.item_types[0]
+        if isinstance(info, msgspec.inspect.Metadata):
+            info = info.type
         choices = getattr(info, "values", ())
         plain = {"IntType": "INT", "FloatType": "NUMBER", "BoolType": "true|false"}
         metavar = plain.get(type(info).__name__, "TEXT")
-        return cls(description, many, choices, f"{{{','.join(choices)}}}" if choices else metavar)
+        return cls(description, nargs, choices, f"{{{','.join(choices)}}}" if choices else metavar)
