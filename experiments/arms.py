@@ -32,6 +32,11 @@ class Arm(NamedTuple):
         """Family and decay, as shown."""
         return self.family if self.optimizer == "adam" else f"{self.family} {self.decay:g}"
 
+    @property
+    def run(self) -> tuple[str, float]:
+        """What is run, whatever the convention: arms that agree here are the same."""
+        return self.optimizer, self.weight_decay
+
     def timescale(self, steps_per_epoch: int) -> float:
         """Epochs in which decay alone takes a weight to 1/e; infinite without decay."""
         per_epoch = self.decay_per_step * steps_per_epoch

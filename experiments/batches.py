@@ -216,10 +216,11 @@ def _table(runs: dict[int, Runs], chosen: Settings) -> Table:
     compiling = ", ".join(f"{r.compile_seconds:.2f}" for r in runs.values())
     return Table(
         f"{chosen.passes} passes over {chosen.examples:,} images",
-        ["Batch", "Steps", "α", "Per step", "Per image", "Training", "Loss", "Test accuracy"],
+        ["Batch", "Steps", "α", "Per step", "Per image", "Time", "Training loss", "Test accuracy"],
         [row(size, r) for size, r in runs.items()],
         f"α: the best of {', '.join(f'{x:g}' for x in chosen.learning_rates)} by the training "
-        f"loss. Loss and accuracy: means of {chosen.seeds} seeds. Times: medians of "
+        f"loss. Loss and accuracy: means of {chosen.seeds} seeds, with the lowest and highest "
+        "accuracy. Times: medians of "
         f"{chosen.seeds * len(chosen.learning_rates)} runs, without compiling ({compiling} s).",
     )
 

@@ -15,6 +15,7 @@ def curves(results: Sequence[Result], which: str) -> Figure:
     """Training loss, test loss and test error over the epochs."""
     figure, axes = plots.subplots(3, height=4.2)
     metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}
+    results, labels = _distinct(results)
     families: dict[str, list[float]] = {}
     for result in results:
         families.setdefault(result.arm.family, []).append(result.arm.decay)
@@ -25,9 +26,7 @@ def curves(results: Sequence[Result], which: str) -> Figure:
             mean, spread = values.mean(0), values.std(0)
             # Arms of a family share a colour and differ in their dashes.
             dashes = DASHES[families[result.arm.family].index(result.arm.decay) % len(DASHES)]
-            # Ever thinner, so that a curve that coincides with an earlier one hides it not.
-            width = 3 - 0.5 * list(families).index(result.arm.family)
-            style = {"color": result.arm.color, "linewidth": width, "label": result.arm.label}
+            style = {"color": result.arm.color, "label": labels[result.arm.run]}
             axis.plot(epochs, mean, linestyle=dashes, **style)
             axis.fill_between(
                 epochs, mean - spread, mean + spread, color=result.arm.color, alpha=0.12, lw=0
@@ -37,6 +36,16 @@ def curves(results: Sequence[Result], which: str) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = f"{which}: mean over the seeds, shaded by one standard deviation."
     return Figure("curves", figure, caption)
+
+
+def _distinct(results: Sequence[Result]) -> tuple[list[Result], dict[tuple[str, float], str]]:
+    """One result for arms that are the same run, and labels that name them all."""
+    labels: dict[tuple[str, float], str] = {}
+    for result in results:
+        run = result.arm.run
+        labels[run] = f"{labels[run]} = {result.arm.label}" if run in labels else result.arm.label
+    first = {result.arm.run: result for result in reversed(results)}
+    return [first[run] for run in labels], labels
 
 
 def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
@@ -71,7 +80,7 @@ def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
         plots.log_y(axis)
         axis.set_title(title, pad=34)
         top = axis.secondary_xaxis("top", functions=(_inverse(steps_per_epoch),) * 2)
-        top.set_xlabel("τ, epochs", fontsize=9)
+        top.set_xlabel("τ of AdamW, epochs", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
         "After the last epoch, over the decay per step, which puts both conventions of AdamW on "

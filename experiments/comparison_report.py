@@ -34,7 +34,8 @@ class Difference(NamedTuple):
 
     def text(self, digits: int) -> str:
         """The mean and the interval, rounded."""
-        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+        return f"{self.mean:+.{digits}f}" + (interval if np.isfinite(self.low) else "")
 
 
 def summarize(
@@ -68,16 +69,23 @@ def summarize(
         f"Minus {base.arm.label}, seed by seed: mean [95 % interval]",
         ["arm", "test acc., points", "test loss"],
         [[r.arm.label, accuracy.text(2), loss.text(4)] for r, accuracy, loss in differences],
-        f"{len(others)} arms are compared, and the intervals are not corrected for that.",
+        f"{len({r.arm.run for r in others})} different arms are compared, and the intervals are "
+        "not corrected for that.",
     )
+    accuracies = [(r, a) for r, a, _ in differences if r.arm not in diverged]
+    losses = [(r, loss) for r, _, loss in differences if r.arm not in diverged]
     findings = [
         f"{base.arm.label} reaches {base.final('test_accuracy').mean():.2f} % test accuracy and "
         f"{base.final('test_loss').mean():.3f} test loss.",
-        _sentence("test accuracy", [(r, a) for r, a, _ in differences if r.arm not in diverged]),
-        _sentence("test loss", [(r, loss) for r, _, loss in differences if r.arm not in diverged]),
+        *(
+            [_sentence("test accuracy", accuracies), _sentence("test loss", losses)]
+            if seeds > 1 and accuracies
+            else ["Whether the others differ takes more than one seed."]
+        ),
         *(f"{arm.label} diverged: some of its losses are not finite." for arm in diverged),
     ]
-    chosen = _best_of_families(results) if validated else []
+    finite = [r for r in results if r.arm not in diverged]
+    chosen = _best_of_families(finite) if validated else []
     findings += [_choice(chosen)] if chosen else []
     which = "Each family at the decay of the lowest validation loss" if chosen else "Every arm"
     figures = [

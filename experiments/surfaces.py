@@ -196,7 +196,7 @@ def _paraboloid_findings(ways: Ways, chosen: Settings) -> Iterator[str]:
     *_, path = ways.values()
     apart = np.abs(np.diff(path)).max()
     yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
-        "√v̂ cancels the curvatures, and it goes straight to the minimum."
+        "√v̂ cancels the curvatures, and it moves on a straight line, past the minimum and back."
         if apart <= chosen.tolerance
         else "the curvatures show in its way."
     )
