@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import msgspec
@@ -49,10 +50,17 @@ def main(arguments: list[str]) -> int:
         return _fail(f"{error.filename}: {error.strerror}")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in the words of every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise settings.SettingsError(message)
+
+
 def _run(name: str, module, arguments: list[str], console: Console) -> int:
     default = settings.CONFIGS / f"{name}.toml"
     defaults = settings.read(default)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m experiments {name}",
         description=(module.__doc__ or "").strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -103,7 +103,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path
     assert 3 <= finished < 16
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"stopped\. \d+ of 20 runs are finished and kept in .*goes on", error)
+        assert re.search(r"stopped\. \d+ of 16 runs are finished and kept in .*goes on", error)
     # What a kill can leave behind: a line that is not finished.
     with store.open("a") as file:
         file.write('{"run": {"adam')
@@ -137,7 +137,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(whole, tmp_path):
         (["--epoch", "3"], "unknown argument '--epoch'; did you mean '--epochs'?"),
         (["--epochs", "many"], "command line: epochs = 'many': Expected `int`, got `str`"),
         (["--batch-size", "5000"], "batch_size = 5000 is more than the 1222 training images"),
-        (["--platform", "abacus"], "--platform abacus"),
+        (["--platform", "abacus"], "--platform: invalid choice: 'abacus'"),
         (["--config", "absent.toml"], "cannot read the settings in absent.toml"),
         (["--data", "fashion-mnist", "--data-dir", "/nowhere"], "/nowhere/train-images"),
     ],
