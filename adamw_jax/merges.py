@@ -26,13 +26,17 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
     Raises:
       ValueError: eps or eps_root is negative.
     """
-    operands = non_negative("eps", eps), non_negative("eps_root", eps_root)
+    root = non_negative("eps_root", eps_root)
+    # A plain zero, the usual case, costs no addition: None is static under jit.
+    is_zero = isinstance(root, float) and root == 0
+    operands = non_negative("eps", eps), None if is_zero else root
     return Merge(_rms_ratio, operands, describe(rms_ratio, eps=eps, eps_root=eps_root))
 
 
 def _rms_ratio(hyperparameters, m, v):
-    eps, eps_root = (numerics.scalar(value)(v.real) for value in hyperparameters)
-    return m / (jnp.sqrt(v.real + eps_root) + eps).astype(m.dtype)
+    eps, eps_root = hyperparameters
+    v = v.real if eps_root is None else v.real + numerics.scalar(eps_root)(v.real)
+    return m / (jnp.sqrt(v) + numerics.scalar(eps)(v)).astype(m.dtype)
 
 
 def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
