@@ -4,39 +4,147 @@ The pieces chain into the optimizers, and speak Optax's contract; see `optimizer
 for how each optimizer is composed.
 """
 
+from adamw_jax.averaging import TemporalAverageState, temporal_average
 from adamw_jax.bias import BiasCorrectionState, bias_correction
 from adamw_jax.combine import Merge, chain, parallel
+from adamw_jax.conventions import (
+    normalized_from_per_step,
+    per_step_from_normalized,
+    per_step_from_timescale,
+    per_step_from_weight_decay,
+    timescale_from_per_step,
+    weight_decay_from_per_step,
+)
 from adamw_jax.core import Description, GradientTransformation
-from adamw_jax.decay import decoupled_weight_decay, l2_regularization
-from adamw_jax.merges import nesterov_lookahead, rms_ratio
-from adamw_jax.moments import MomentumState, SecondMomentState, momentum, second_moment
-from adamw_jax.optimizers import adam, adam_l2, adamw, gd, momentum_gd, uncorrected_adam
-from adamw_jax.schedules import ScheduleState, scale_by_learning_rate
+from adamw_jax.decay import (
+    cautious_weight_decay,
+    decoupled_weight_decay,
+    l2_regularization,
+    proximal_weight_decay,
+)
+from adamw_jax.groups import partition
+from adamw_jax.masks import decay_except, decay_only
+from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
+from adamw_jax.moments import (
+    HeavyBallState,
+    MomentumState,
+    RunningMaxState,
+    SecondMomentState,
+    heavy_ball,
+    infinity_moment,
+    momentum,
+    running_max,
+    second_moment,
+)
+from adamw_jax.optimizers import (
+    adam,
+    adam_l2,
+    adamw,
+    adamwr,
+    decayed_per_step,
+    gd,
+    heavy_ball_gd,
+    momentum_gd,
+    sgdw,
+    uncorrected_adam,
+)
+from adamw_jax.rectification import RectificationState, rectification
+from adamw_jax.relatives import (
+    adabelief,
+    adam_prox,
+    adamax,
+    adamaxw,
+    amsgrad,
+    amsgradw,
+    cautious_adamw,
+    lion,
+    nadam,
+    nadamw,
+    radam,
+    rmsprop,
+    stable_adamw,
+)
+from adamw_jax.report import DecayReport, DecayRow, decay_report
+from adamw_jax.rules import kind, path
+from adamw_jax.schedules import (
+    ScheduleState,
+    cosine_warm_restarts,
+    renormalized_decay,
+    scale_by_learning_rate,
+)
 from adamw_jax.version import __version__
 
 __all__ = [
     "BiasCorrectionState",
+    "DecayReport",
+    "DecayRow",
     "Description",
     "GradientTransformation",
+    "HeavyBallState",
     "Merge",
     "MomentumState",
+    "RectificationState",
+    "RunningMaxState",
     "ScheduleState",
     "SecondMomentState",
+    "TemporalAverageState",
     "__version__",
+    "adabelief",
     "adam",
     "adam_l2",
+    "adam_prox",
+    "adamax",
+    "adamaxw",
     "adamw",
+    "adamwr",
+    "amsgrad",
+    "amsgradw",
     "bias_correction",
+    "cautious_adamw",
+    "cautious_weight_decay",
     "chain",
+    "clip_by_rms",
+    "cosine_warm_restarts",
+    "decay_except",
+    "decay_only",
+    "decay_report",
+    "decayed_per_step",
     "decoupled_weight_decay",
+    "difference",
     "gd",
+    "heavy_ball",
+    "heavy_ball_gd",
+    "infinity_moment",
+    "kind",
     "l2_regularization",
+    "lion",
     "momentum",
     "momentum_gd",
+    "nadam",
+    "nadamw",
     "nesterov_lookahead",
+    "normalized_from_per_step",
     "parallel",
+    "partition",
+    "path",
+    "per_step_from_normalized",
+    "per_step_from_timescale",
+    "per_step_from_weight_decay",
+    "proximal_weight_decay",
+    "radam",
+    "ratio",
+    "rectification",
+    "renormalized_decay",
     "rms_ratio",
+    "rmsprop",
+    "running_max",
     "scale_by_learning_rate",
     "second_moment",
+    "sgdw",
+    "sign",
+    "stable_adamw",
+    "temporal_average",
+    "timescale_from_per_step",
     "uncorrected_adam",
+    "weight_decay_from_per_step",
 ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
-from adamw_jax.core import Description, GradientTransformation, describe, jitted
+from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
 
 
 def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
@@ -39,28 +39,24 @@ def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
     return GradientTransformation(composed.init, composed.update, description)
 
 
-class Merge:
+class Merge(Readable):
     """A leafwise function of arrays, with its hyperparameters as operands.
 
     Attributes:
       function: `(hyperparameters, *arrays) -> array`, a module-level function.
       hyperparameters: a pytree of operands.
-      description: the call that made it, as data.
     """
 
     def __init__(
         self, function: Callable[..., jax.Array], hyperparameters: Any, description: Description
     ):
+        super().__init__(description)
         self.function = function
         self.hyperparameters = hyperparameters
-        self.description = description
 
     def __call__(self, *arrays: jax.Array) -> jax.Array:
         """Merges one array per branch."""
         return self.function(self.hyperparameters, *arrays)
-
-    def __repr__(self) -> str:
-        return str(self.description)
 
 
 def parallel(
@@ -91,6 +87,7 @@ def parallel(
     parts = [optax.with_extra_args_support(branch) for branch in branches]
 
     def init(params):
+        numerics.check_floating(params)
         params = numerics.widen(params)
         return tuple(part.init(params) for part in parts)
 

@@ -33,8 +33,9 @@ class Description:
 
     Attributes:
       constructor: the public function that was called.
-      args: what it got by position: hyperparameters, or the parts composed
-        (`Description`s; a transformation from elsewhere stands as itself).
+      args: what it got by position: hyperparameters, or the parts composed, or a
+        dictionary of them (`Description`s; a transformation from elsewhere stands as
+        itself).
       kwargs: what it got by name, defaults included.
     """
 
@@ -55,6 +56,8 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
     """Describes the call `constructor(*args, **kwargs)`."""
 
     def described(arg):
+        if isinstance(arg, dict):
+            return {key: described(value) for key, value in arg.items()}
         description = getattr(arg, "description", None)
         return description if isinstance(description, Description) else arg
 
@@ -63,6 +66,20 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
         tuple(map(described, args)),
         {name: described(arg) for name, arg in kwargs.items()},
     )
+
+
+class Readable:
+    """Prints as the call that made it.
+
+    Attributes:
+      description: that call, as data.
+    """
+
+    def __init__(self, description: Description):
+        self.description = description
+
+    def __repr__(self) -> str:
+        return str(self.description)
 
 
 class GradientTransformation(optax.GradientTransformationExtraArgs):
@@ -98,26 +115,33 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
         return str(self.description) if self.description else _foreign(self)
 
 
-def _layout(description: Description, prefix: str = "", indent: int = 0) -> str:
-    """Writes a call on one line where it fits, else one argument per line."""
-    defaults = inspect.signature(description.constructor).parameters
-    arguments = [("", arg) for arg in description.args] + [
-        (f"{name}=", arg)
-        for name, arg in description.kwargs.items()
-        if not _same(arg, defaults[name].default)
-    ]
-    head = f"{prefix}{description.name}("
-    line = head + ", ".join(name + _value(arg) for name, arg in arguments) + ")"
-    composed = any(isinstance(arg, Description) for _, arg in arguments)
+def _layout(value: Any, prefix: str = "", indent: int = 0) -> str:
+    """Writes a call, or a dictionary, on one line where it fits, else an argument a line."""
+    head, arguments, tail = _opened(value)
+    line = prefix + head + ", ".join(name + _value(arg) for name, arg in arguments) + tail
+    composed = any(isinstance(arg, Description | dict) for _, arg in arguments)
     # One column is left for the comma or parenthesis that follows.
     if (indent + len(line) < LINE_WIDTH and "\n" not in line) or not composed:
         return line
     inner = indent + 2
     lines = (
-        _layout(arg, name, inner) if isinstance(arg, Description) else name + _value(arg)
+        _layout(arg, name, inner) if isinstance(arg, Description | dict) else name + _value(arg)
         for name, arg in arguments
     )
-    return head + ",".join("\n" + " " * inner + text for text in lines) + ")"
+    return prefix + head + ",".join("\n" + " " * inner + text for text in lines) + tail
+
+
+def _opened(value: Description | dict[Any, Any]) -> tuple[str, list[tuple[str, Any]], str]:
+    """What opens a call or dictionary, its arguments with their names, what closes it."""
+    if isinstance(value, dict):
+        return "{", [(f"{key!r}: ", entry) for key, entry in value.items()], "}"
+    defaults = inspect.signature(value.constructor).parameters
+    named = [
+        (f"{name}=", arg)
+        for name, arg in value.kwargs.items()
+        if not _same(arg, defaults[name].default)
+    ]
+    return f"{value.name}(", [("", arg) for arg in value.args] + named, ")"
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -129,8 +153,10 @@ def _value(value: Any) -> str:
     match value:
         case optax.GradientTransformation() | optax.MultiSteps():
             return _foreign(value)
-        case bool() | None:
+        case bool() | None | str():
             return repr(value)
+        case dict():
+            return _layout(value)
         case numbers.Real():  # NumPy's scalars too, which print as np.float64(…)
             return repr(value if isinstance(value, int) else float(value))
         case np.dtype() | type():

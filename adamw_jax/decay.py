@@ -7,20 +7,20 @@ adds, it always stands before the stage that flips the sign.
 
 What λ means depends on what follows. In PyTorch's and Optax's AdamW the learning rate
 does, and a step takes away α·λ; in the paper's Algorithm 2 only the schedule η follows,
-and a step takes away η·λ:
+and a step takes away η·λ. `adamw` is the first, `decayed_per_step` the second; in the
+first the argument is called `weight_decay`, in the second `decay_per_step`:
 
-    chain(adaptive, decoupled_weight_decay(wd), scale_by_learning_rate(alpha))
-    chain(adaptive, scale(alpha), decoupled_weight_decay(lam), scale_by_learning_rate(eta))
+    chain(direction, decoupled_weight_decay(weight_decay), scale_by_learning_rate(α))
+    chain(α · direction, decoupled_weight_decay(decay_per_step), scale_by_learning_rate(η))
+
+Cautious decay stands where decoupled decay does. Proximal decay divides by 1 + λ instead
+of multiplying by 1 − λ, so it needs the finished step and stands last.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import masks, numerics
 from adamw_jax.core import GradientTransformation, describe, jitted
 from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.schedules import scheduled_stage
@@ -48,7 +48,8 @@ def decoupled_weight_decay(
       ValueError: λ is negative, infinite, NaN or no number; the mask does not match the
         parameters (with the paths that differ); the parameters are missing.
     """
-    return _weight_decay(decoupled_weight_decay, "weight_decay", weight_decay, mask)
+    description = describe(decoupled_weight_decay, weight_decay, mask=mask)
+    return _decaying(_add_decayed, "weight_decay", weight_decay, mask, description)
 
 
 def l2_regularization(
@@ -70,16 +71,64 @@ def l2_regularization(
     Raises:
       ValueError: as `decoupled_weight_decay`.
     """
-    return _weight_decay(l2_regularization, "l2", l2, mask)
+    description = describe(l2_regularization, l2, mask=mask)
+    return _decaying(_add_decayed, "l2", l2, mask, description)
 
 
-def _weight_decay(constructor, name, value, mask):
-    description = describe(constructor, value, mask=mask)
+def cautious_weight_decay(
+    weight_decay: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
+) -> GradientTransformation:
+    """Decays only what the step takes towards zero anyway: u ← u + λ 1[u·θ ≥ 0] θ.
+
+    Source: arXiv 2510.12402, Algorithm 1. Stands where `decoupled_weight_decay` does, in
+    either convention. (The *cautious optimizers* of arXiv 2411.16085 are something else:
+    they leave out the step where it disagrees with the gradient.)
+
+    Args:
+      weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
+      mask: see `decoupled_weight_decay`.
+
+    Returns:
+      A transformation, as `decoupled_weight_decay`. Complex numbers agree in sign where
+      the real part of u θ* is not negative.
+
+    Raises:
+      ValueError: as `decoupled_weight_decay`.
+    """
+    description = describe(cautious_weight_decay, weight_decay, mask=mask)
+    return _decaying(_add_cautious, "weight_decay", weight_decay, mask, description)
+
+
+def proximal_weight_decay(
+    decay_per_step: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
+) -> GradientTransformation:
+    """Shrinks after the step instead of before: θ ← (θ + u) / (1 + λ), u the finished step.
+
+    The proximal step of (λ/2)‖θ‖², of which decoupled decay is the first order in λ
+    (AdamProx, arXiv 2202.00089). However large λ is, it never overshoots zero. Stands
+    last, after the sign has been flipped.
+
+    Args:
+      decay_per_step: λ ≥ 0, a number, a 0-d array or a schedule (step → number): the
+        learning rate times `weight_decay`, or the schedule times the paper's λ.
+      mask: see `decoupled_weight_decay`.
+
+    Returns:
+      A transformation, as `decoupled_weight_decay`.
+
+    Raises:
+      ValueError: as `decoupled_weight_decay`.
+    """
+    description = describe(proximal_weight_decay, decay_per_step, mask=mask)
+    return _decaying(_shrink, "decay_per_step", decay_per_step, mask, description)
+
+
+def _decaying(arithmetic, name, value, mask, description):
     value = non_negative_or_schedule(name, value)
-    stage = scheduled_stage(_add_decayed, value, description, needs_params=True)
+    stage = scheduled_stage(arithmetic, value, description, needs_params=True)
     if mask is None:
         return stage
-    masked = optax.masked(stage, _checked(mask))
+    masked = optax.masked(stage, masks.checked(mask))
 
     def update(updates, state, params=None, **extra_args):
         # A mask made from the updates has no place for parameters without an update.
@@ -99,59 +148,23 @@ def _add_decayed(weight_decay, updates, params):
     return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
 
 
-def _checked(mask: Any) -> Callable[[Any], Any]:
-    """The mask as a function that refuses trees it does not match."""
-    # A module of masks can be called and is a tree all the same: its leaves are booleans.
-    leaves = jax.tree.leaves(mask)
-    is_function = bool(leaves) and all(map(callable, leaves))
+@jitted
+def _add_cautious(weight_decay, updates, params):
+    rate = numerics.scalar(weight_decay)
 
-    def mask_of(tree):
-        marks = _fitted(mask(tree) if is_function else mask, tree)
-        for path, mark in jax.tree_util.tree_leaves_with_path(marks):
-            if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
-                raise ValueError(f"mask must hold booleans, got {mark!r} at {_listed([path])}")
-        return marks
+    def add(u, p):
+        # Of the signs: the product of small numbers would underflow to zero.
+        agree = (jnp.sign(u) * jnp.conj(jnp.sign(p))).real >= 0
+        return jnp.where(agree, u + rate(u) * p, u)
 
-    return mask_of
+    return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
 
 
-def _fitted(mask: Any, tree: Any) -> Any:
-    try:
-        jax.tree.map(lambda mark, subtree: None, mask, tree)
-        return mask
-    except ValueError as error:
-        try:
-            # A mask of nnx Variables, which hold a mark each, for updates that are arrays.
-            return jax.tree.map(lambda _, variable: _content(variable), tree, mask)
-        except ValueError:
-            raise ValueError(_mismatch(mask, tree, error)) from error
+@jitted
+def _shrink(decay_per_step, updates, params):
+    rate = numerics.scalar(decay_per_step)
 
+    def shrink(u, p):
+        return (u - rate(u) * p) / (1 + rate(u))
 
-def _content(variable: Any) -> Any:
-    leaves = jax.tree.leaves(variable)
-    if isinstance(variable, dict | list | tuple) or len(leaves) != 1:
-        raise ValueError("a container where a mark should be")
-    return leaves[0]
-
-
-def _mismatch(mask: Any, tree: Any, error: ValueError) -> str:
-    marks = [tuple(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
-    leaves = {
-        tuple(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=numerics.is_none)
-    }
-    unmarked = [
-        path
-        for path, leaf in leaves.items()
-        if leaf is not None and not any(path[: len(mark)] == mark for mark in marks)
-    ]
-    unused = [m for m in marks if not any(path[: len(m)] == m for path in leaves)]
-    differences = [f"parameters without a mask: {_listed(unmarked)}"] if unmarked else []
-    differences += [f"masks without a parameter: {_listed(unused)}"] if unused else []
-    # The paths agree where only the containers differ, a list for a tuple; JAX says where.
-    differences = differences or [" ".join(str(error).split())]
-    return "; ".join(["mask does not match the parameters", *differences])
-
-
-def _listed(paths: list[tuple[Any, ...]]) -> str:
-    return ", ".join(jax.tree_util.keystr(path) or "the root" for path in paths)
+    return numerics.cast_like(numerics.map_leaves(shrink, updates, params), updates)

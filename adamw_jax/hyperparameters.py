@@ -45,7 +45,24 @@ def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
 
 def non_negative(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
     """Checks that a hyperparameter is in [0, ∞)."""
-    return _number(name, value, "[0, ∞)", lambda x: 0 <= x < math.inf)
+    return at_least(0, name, value)
+
+
+def at_least(lowest: float, name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+    """Checks that a hyperparameter is in [lowest, ∞)."""
+    return _number(name, value, f"[{lowest}, ∞)", lambda x: lowest <= x < math.inf)
+
+
+def share(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+    """Checks that a hyperparameter is in [0, 1]."""
+    return _number(name, value, "[0, 1]", lambda x: 0 <= x <= 1)
+
+
+def count(name: str, value: int | jax.Array) -> int | jax.Array:
+    """Checks that a hyperparameter is a whole number in [1, ∞)."""
+    allowed = "[1, ∞), a whole one"
+    number = _number(name, value, allowed, lambda x: 1 <= x < math.inf and x == int(x))
+    return number.astype(int) if isinstance(number, jax.Array) else int(number)
 
 
 def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:

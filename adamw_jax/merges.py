@@ -1,4 +1,7 @@
-"""What `parallel` does with the results of its branches."""
+"""What `parallel` does with the results of its branches, leaf by leaf.
+
+A merge of one array is a leafwise function: `parallel(tx, merge=sign())`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +62,71 @@ def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
 
 def _nesterov_lookahead(b1, m, g):
     return numerics.average(b1)(m, g)
+
+
+def ratio(eps: jax.typing.ArrayLike) -> Merge:
+    """Divides a first moment by a size: m / (u + eps), the step of AdaMax.
+
+    Source: arXiv 1412.6980, §7.1, where eps = 0. `rms_ratio` takes the root of the second.
+
+    Args:
+      eps: ≥ 0, keeps the ratio finite where u = 0.
+
+    Returns:
+      A function of the arrays m and u (real or complex m, real u ≥ 0).
+
+    Raises:
+      ValueError: eps is negative.
+    """
+    return Merge(_ratio, non_negative("eps", eps), describe(ratio, eps))
+
+
+def _ratio(eps, m, u):
+    return m / (u.real + numerics.scalar(eps)(u.real)).astype(m.dtype)
+
+
+def difference() -> Merge:
+    """The gradient's distance from its mean, g − m, which AdaBelief averages.
+
+    Source: arXiv 2010.07468, Algorithm 2. Takes the arrays g and m.
+    """
+    return Merge(_difference, None, describe(difference))
+
+
+def _difference(_, g, m):
+    return g - m
+
+
+def sign() -> Merge:
+    """The sign of the update, u/|u| and 0 where u = 0: the step of Lion (arXiv 2302.06675)."""
+    return Merge(_sign, None, describe(sign))
+
+
+def _sign(_, u):
+    return jnp.sign(u)
+
+
+def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
+    """Shortens the step of a leaf whose gradients outgrew their second moment.
+
+    u ← u / max(1, RMS), with RMS = √mean(|g|² / max(v, eps²)) over the leaf: the update
+    clipping of Adafactor (arXiv 1804.04235, §5) as StableAdamW uses it (arXiv 2304.13013,
+    §3.5). `optax.clip_by_block_rms` clips by the RMS of u itself.
+
+    Args:
+      eps: ≥ 0, keeps the RMS finite where v = 0.
+
+    Returns:
+      A function of the arrays u, g and v (real v ≥ 0).
+
+    Raises:
+      ValueError: eps is negative.
+    """
+    return Merge(_clip_by_rms, non_negative("eps", eps), describe(clip_by_rms, eps))
+
+
+def _clip_by_rms(eps, u, g, v):
+    # Divided before squaring, or g² would overflow where g/√v does not.
+    ratios = jnp.abs(g) / jnp.maximum(jnp.sqrt(v.real), numerics.scalar(eps)(v.real))
+    rms = jnp.sqrt(jnp.mean(jnp.square(ratios)))
+    return u / jnp.maximum(rms, jnp.ones_like(rms)).astype(u.dtype)

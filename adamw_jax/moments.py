@@ -1,11 +1,11 @@
-"""Moving averages of the gradient: its mean and its square.
+"""What is remembered of the gradients: their mean, their square, their largest.
 
-With `bias_correction` and `rms_ratio` they rebuild Adam; `momentum` alone before
-`scale_by_learning_rate` is gradient descent with momentum, and `second_moment` in a
-`parallel` with `chain()`, the identity, is RMSprop.
+With `bias_correction` and `rms_ratio` the first two rebuild Adam; `momentum` alone before
+`scale_by_learning_rate` is gradient descent with momentum, `second_moment` in a
+`parallel` with `chain()`, the identity, is RMSprop; `running_max` makes it AMSGrad, and
+`infinity_moment` in the place of `second_moment` is AdaMax.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
-from adamw_jax.core import GradientTransformation, describe, jitted
+from adamw_jax.core import GradientTransformation, describe
 from adamw_jax.hyperparameters import decay_rate, floating_dtype
+from adamw_jax.memory import remembering
 
 
 class MomentumState(NamedTuple):
@@ -27,8 +28,18 @@ class MomentumState(NamedTuple):
     mu: optax.Updates
 
 
+class HeavyBallState(NamedTuple):
+    """State of `heavy_ball`.
+
+    Attributes:
+      trace: the sum m, shaped like the parameters, in `accumulator_dtype`.
+    """
+
+    trace: optax.Updates
+
+
 class SecondMomentState(NamedTuple):
-    """State of `second_moment`.
+    """State of `second_moment`, and of `infinity_moment`, which takes its place.
 
     Attributes:
       nu: the average v, shaped like the parameters; real, in working precision.
@@ -37,23 +48,36 @@ class SecondMomentState(NamedTuple):
     nu: optax.Updates
 
 
+class RunningMaxState(NamedTuple):
+    """State of `running_max`.
+
+    Attributes:
+      nu_max: the maximum, shaped like the parameters; real, in working precision.
+    """
+
+    nu_max: optax.Updates
+
+
 def momentum(
     b1: jax.typing.ArrayLike,
     *,
     nesterov: bool = False,
+    previous: bool = False,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> GradientTransformation:
     """Averages the gradients: m ← m + (1 − b1)(g − m), from m = 0.
 
     This is the average of Adam's Algorithm 1 (arXiv 1412.6980), whose weights sum to
-    1 − b1ᵗ. The *heavy-ball* form m ← b1 m + g, whose weights sum to 1/(1 − b1) in the
-    end, is `optax.trace`; with it the learning rate means something else.
+    1 − b1ᵗ. `heavy_ball` is the sum, whose weights sum to 1/(1 − b1) in the end; with it
+    the learning rate means something else.
 
     Args:
       b1: decay rate in [0, 1), a number or 0-d array; the average remembers about
         1/(1 − b1) gradients, and at 0 it is the identity.
       nesterov: whether to put out what the average would be if the same gradient came
         once more, m + (1 − b1)(g − m) with the new m. The state is the same.
+      previous: whether to put out the average before this gradient, which Lion mixes
+        with the gradient by a rate of its own. The state is the same.
       accumulator_dtype: dtype in which m is kept. By default the parameter's own, but
         float32 for half-precision parameters: with 8 bits an average stalls.
 
@@ -61,42 +85,48 @@ def momentum(
       A transformation with state `MomentumState`.
 
     Raises:
-      ValueError: b1 is outside [0, 1), accumulator_dtype is not floating-point or
-        complex, or (at `init`) a parameter is not, or only one of the two is complex.
+      ValueError: b1 is outside [0, 1), nesterov and previous are both wanted,
+        accumulator_dtype is not floating-point or complex, or (at `init`) a parameter
+        is not, or only one of the two is complex.
     """
-    operand, dtype = decay_rate("b1", b1), floating_dtype("accumulator_dtype", accumulator_dtype)
-
-    def accumulator(p):
-        if dtype is None:
-            return numerics.working_dtype(p)
-        if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
-            raise ValueError(
-                f"accumulator_dtype {dtype} does not fit parameters of {jnp.result_type(p)}: "
-                "both must be real, or both complex"
-            )
-        return dtype
-
-    def init(params):
-        return MomentumState(numerics.zeros(params, accumulator))
-
-    def update(updates, state, params=None, **extra_args):
-        del params, extra_args
-        return _momentum(operand, updates, state, nesterov=nesterov)
-
-    kwargs = {"nesterov": nesterov, "accumulator_dtype": dtype}
-    return GradientTransformation(init, update, describe(momentum, b1, **kwargs))
+    if nesterov and previous:
+        raise ValueError("momentum looks ahead (nesterov) or back (previous), not both")
+    dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
+    kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": dtype}
+    description = describe(momentum, b1, **kwargs)
+    output = "ahead" if nesterov else "previous" if previous else "new"
+    return remembering(MomentumState, _average, decay_rate("b1", b1), description, dtype, output)
 
 
-@functools.partial(jitted, static_argnames="nesterov")
-def _momentum(b1, updates, state, *, nesterov):
-    average = numerics.average(b1)
+def heavy_ball(
+    b1: jax.typing.ArrayLike,
+    *,
+    nesterov: bool = False,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> GradientTransformation:
+    """Sums the gradients with fading weights: m ← b1 m + g, from m = 0.
 
-    def step(g, m):
-        return average(m, g)
+    The momentum of PyTorch's SGD and of `optax.trace`. It is `momentum` divided by
+    1 − b1, so that gradient descent with it takes steps 1/(1 − b1) times as long, ten
+    times for b1 = 0.9.
 
-    mu = numerics.map_leaves(step, updates, state.mu)
-    out = numerics.map_leaves(step, updates, mu) if nesterov else mu
-    return numerics.cast_like(out, updates), MomentumState(numerics.cast_like(mu, state.mu))
+    Args:
+      b1: decay rate in [0, 1), as in `momentum`.
+      nesterov: whether to put out b1 m + g with the new m. The state is the same.
+      accumulator_dtype: dtype in which m is kept, as in `momentum`.
+
+    Returns:
+      A transformation with state `HeavyBallState`.
+
+    Raises:
+      ValueError: as `momentum`.
+    """
+    dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
+    description = describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=dtype)
+    output = "ahead" if nesterov else "new"
+    return remembering(
+        HeavyBallState, _fading_sum, decay_rate("b1", b1), description, dtype, output
+    )
 
 
 def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
@@ -116,20 +146,58 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
       ValueError: b2 is outside [0, 1), or (at `init`) a parameter is not
         floating-point or complex.
     """
-    operand = decay_rate("b2", b2)
-
-    def init(params):
-        return SecondMomentState(numerics.zeros(params, numerics.real_dtype))
-
-    def update(updates, state, params=None, **extra_args):
-        del params, extra_args
-        return _second_moment(operand, updates, state)
-
-    return GradientTransformation(init, update, describe(second_moment, b2))
+    operand, description = decay_rate("b2", b2), describe(second_moment, b2)
+    return remembering(SecondMomentState, _average_square, operand, description, "real")
 
 
-@jitted
-def _second_moment(b2, updates, state):
+def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
+    """Remembers the largest gradient, fading: u ← max(b2 u, |g|), from u = 0.
+
+    The moment of order p for p → ∞, of AdaMax (arXiv 1412.6980, §7.1). It needs no bias
+    correction. PyTorch and Optax take |g| + eps for |g|; here eps stands in `ratio`.
+
+    Args:
+      b2: decay rate in [0, 1), a number or 0-d array.
+
+    Returns:
+      A transformation with state `SecondMomentState`, whose nu is u. The updates keep
+      their dtype, as in `second_moment`.
+
+    Raises:
+      ValueError: as `second_moment`.
+    """
+    operand, description = decay_rate("b2", b2), describe(infinity_moment, b2)
+    return remembering(SecondMomentState, _fading_max, operand, description, "real")
+
+
+def running_max() -> GradientTransformation:
+    """Puts out the largest update so far: v ← max(v, u), from v = 0.
+
+    For updates ≥ 0, which second moments are. In AMSGrad (arXiv 1904.09237) it keeps
+    the steps from growing again. Where it stands matters: after `bias_correction` it
+    remembers v̂ (Optax), before it v (PyTorch).
+
+    Returns:
+      A transformation with state `RunningMaxState`. Of complex updates it takes the
+      real part.
+
+    Raises:
+      ValueError: (at `init`) a parameter is not floating-point or complex.
+    """
+    return remembering(RunningMaxState, _max, None, describe(running_max), "real")
+
+
+def _average(b1):
+    average = numerics.average(b1)
+    return lambda g, m: average(m, g)
+
+
+def _fading_sum(b1):
+    complement = numerics.scalar(b1.complement)
+    return lambda g, m: (1 - complement(m)) * m + g
+
+
+def _average_square(b2):
     average = numerics.average(b2)
 
     def step(g, v):
@@ -138,5 +206,14 @@ def _second_moment(b2, updates, state):
         square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
         return average(v, jnp.minimum(square, jnp.finfo(square.dtype).max))
 
-    nu = numerics.map_leaves(step, updates, state.nu)
-    return numerics.cast_like(nu, updates), SecondMomentState(numerics.cast_like(nu, state.nu))
+    return step
+
+
+def _fading_max(b2):
+    complement = numerics.scalar(b2.complement)
+    # Not b2·u: what a float32 b2 near 1 is off by counts beside its distance from 1.
+    return lambda g, u: jnp.maximum(u - complement(u) * u, jnp.abs(g))
+
+
+def _max(_):
+    return lambda u, largest: jnp.maximum(u.real, largest)

@@ -132,7 +132,9 @@ def is_none(x: Any) -> bool:
     return x is None
 
 
-def only_updated(params: optax.Params | None, updates: optax.Updates) -> Any:
+def only_updated(
+    params: optax.Params | None, updates: optax.Updates, purpose: str = "weight decay"
+) -> Any:
     """The parameters that have an update, None for the rest.
 
     What is left can cross into a jitted function even when the tree holds leaves that
@@ -142,7 +144,7 @@ def only_updated(params: optax.Params | None, updates: optax.Updates) -> Any:
       ValueError: the parameters are missing.
     """
     if params is None:
-        raise ValueError("weight decay needs the parameters: call update(updates, state, params)")
+        raise ValueError(f"{purpose} needs the parameters: call update(updates, state, params)")
     return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=is_none)
 
 

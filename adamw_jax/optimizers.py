@@ -6,6 +6,11 @@ b2 in `second_moment`, eps and eps_root in `rms_ratio`, `weight_decay` and `mask
 `decoupled_weight_decay`, `learning_rate` in `scale_by_learning_rate`. Names, order and
 defaults are Optax's, so that `optax.adamw(...)` may become `adamw(...)`. Half-precision
 parameters get float32 moments here, and half-precision ones in Optax.
+
+The decay called `weight_decay` is multiplied by the learning rate, as in Optax and
+PyTorch; the one called `decay_per_step` by the schedule η alone, as in the AdamW paper.
+`decayed_per_step` gives the latter to any optimizer. The relatives of Adam are in
+`relatives`.
 """
 
 from typing import Any
@@ -15,11 +20,12 @@ import optax
 
 from adamw_jax.bias import bias_correction
 from adamw_jax.combine import chain, parallel
+from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import decoupled_weight_decay, l2_regularization
 from adamw_jax.merges import nesterov_lookahead, rms_ratio
-from adamw_jax.moments import momentum, second_moment
-from adamw_jax.schedules import scale_by_learning_rate
+from adamw_jax.moments import heavy_ball, momentum, second_moment
+from adamw_jax.schedules import cosine_warm_restarts, renormalized_decay, scale_by_learning_rate
 
 Number = jax.typing.ArrayLike
 NumberOrSchedule = optax.ScalarOrSchedule
@@ -35,6 +41,36 @@ def momentum_gd(
 ) -> GradientTransformation:
     """Gradient descent with momentum: m ← m + (1 − b1)(g − m); θ ← θ − α m."""
     return chain(momentum(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+
+
+def heavy_ball_gd(
+    learning_rate: NumberOrSchedule, b1: Number = 0.9, *, nesterov: bool = False
+) -> GradientTransformation:
+    """Gradient descent with heavy-ball momentum: m ← b1 m + g; θ ← θ − α m.
+
+    The SGD of PyTorch and Optax. Source: Polyak (1964); Nesterov's form as in Sutskever
+    et al. (2013).
+    """
+    return chain(heavy_ball(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+
+
+def sgdw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    decay_per_step: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+    *,
+    schedule: NumberOrSchedule = 1.0,
+) -> GradientTransformation:
+    """SGDW: m ← b1 m + ηα g; θ ← θ − m − ηλθ. Source: arXiv 1711.05101, Algorithm 1.
+
+    α and η are multiplied into the gradient before the momentum remembers it, so that a
+    schedule that falls leaves the steps in the memory as long as they were.
+    """
+    scaled = scale_by_learning_rate(learning_rate, flip_sign=False)
+    scheduled = scale_by_learning_rate(schedule, flip_sign=False)
+    decay = decoupled_weight_decay(per_step_from_weight_decay(decay_per_step, schedule), mask)
+    return chain(scaled, scheduled, heavy_ball(b1), decay, scale_by_learning_rate(1.0))
 
 
 def uncorrected_adam(
@@ -109,19 +145,70 @@ def adamw(
     """AdamW: θ ← θ − α (m̂ / (√v̂ + eps) + λθ). Source: arXiv 1711.05101, Algorithm 2.
 
     The decay is multiplied by the learning rate, as in Optax and PyTorch and unlike in
-    the paper: each step takes α·weight_decay of a parameter away.
+    the paper: each step takes α·weight_decay of a parameter away. The paper's own is
+    `decayed_per_step(adam(α), decay_per_step, schedule)`.
     """
     scaled = _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov)
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
 
+def decayed_per_step(
+    optimizer: optax.GradientTransformation,
+    decay_per_step: NumberOrSchedule,
+    schedule: NumberOrSchedule = 1.0,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """Decay in the convention of the AdamW paper, for any optimizer: θ ← θ + η(u − λθ).
+
+    With `adam(α)` as the optimizer, u = −α m̂ / (√v̂ + eps), it is AdamW's Algorithm 2
+    (arXiv 1711.05101): the schedule η multiplies step and decay, and the learning rate
+    α, which is the optimizer's own and constant, only the step. λ is `decay_per_step`.
+    """
+    # Back to a direction, to which decay is added; then downhill again.
+    direction = optimizer, scale_by_learning_rate(1.0)
+    decay = decoupled_weight_decay(decay_per_step, mask)
+    return chain(*direction, decay, scale_by_learning_rate(schedule))
+
+
+def adamwr(
+    learning_rate: NumberOrSchedule,
+    first_cycle: int,
+    cycle_mult: int = 1,
+    normalized_decay: Number = 0.025,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """AdamW with warm restarts. Source: arXiv 1711.05101, Algorithm 2 with App. B.
+
+    The schedule is `cosine_warm_restarts(first_cycle, cycle_mult)`, cycles in steps, and
+    λ the `renormalized_decay` of each cycle.
+    """
+    optimizer = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
+    decay_per_step = renormalized_decay(normalized_decay, first_cycle, cycle_mult)
+    schedule = cosine_warm_restarts(first_cycle, cycle_mult)
+    return decayed_per_step(optimizer, decay_per_step, schedule, mask)
+
+
 def _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov):
     """The direction of Adam, m̂ / (√v̂ + eps)."""
-    average = momentum(b1, accumulator_dtype=mu_dtype)
-    first = chain(average, bias_correction(b1))
-    if nesterov:
-        next_first = chain(average, bias_correction(b1, ahead=1))
-        first = parallel(next_first, bias_correction(b1), merge=nesterov_lookahead(b1))
-    second = chain(second_moment(b2), bias_correction(b2))
+    first, second = mean(b1, mu_dtype, nesterov), mean_square(b2)
     return parallel(first, second, merge=rms_ratio(eps, eps_root))
+
+
+def mean(b1: Number, mu_dtype: Any = None, nesterov: bool = False) -> GradientTransformation:
+    """The corrected first moment m̂, or NAdam's."""
+    average = momentum(b1, accumulator_dtype=mu_dtype)
+    if not nesterov:
+        return chain(average, bias_correction(b1))
+    next_mean = chain(average, bias_correction(b1, ahead=1))
+    return parallel(next_mean, bias_correction(b1), merge=nesterov_lookahead(b1))
+
+
+def mean_square(b2: Number) -> GradientTransformation:
+    """The corrected second moment v̂."""
+    return chain(second_moment(b2), bias_correction(b2))

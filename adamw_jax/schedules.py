@@ -1,6 +1,7 @@
 """Hyperparameters that change with the step, and the learning rate, which mostly does.
 
-The first update sees `schedule(0)`, as in Optax.
+The first update sees `schedule(0)`, as in Optax, whose schedules serve here; what is
+missing there, endless warm restarts, is below.
 """
 
 import functools
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
-from adamw_jax.core import Description, GradientTransformation, describe, jitted
-from adamw_jax.hyperparameters import non_negative_or_schedule
+from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
+from adamw_jax.hyperparameters import count, non_negative, non_negative_or_schedule, share
 
 
 class ScheduleState(NamedTuple):
@@ -96,3 +97,107 @@ def _scale(factor, updates, params, *, flip_sign):
     rate = functools.cache(lambda dtype: -cast(dtype) if flip_sign else cast(dtype))
     scaled = numerics.map_leaves(lambda u: rate(u.dtype) * u, updates)
     return numerics.cast_like(scaled, updates)
+
+
+class Schedule(Readable):
+    """A function from the step to a number, that can be read.
+
+    Attributes:
+      function: step → number.
+    """
+
+    def __init__(
+        self, function: Callable[[jax.typing.ArrayLike], jax.Array], description: Description
+    ):
+        super().__init__(description)
+        self.function = function
+
+    def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
+        """The number that the update with `step` updates before it sees."""
+        return self.function(step)
+
+
+def cosine_warm_restarts(
+    first_cycle: int | jax.Array, cycle_mult: int = 1, floor: jax.typing.ArrayLike = 0.0
+) -> optax.Schedule:
+    """Cosine annealing with warm restarts: η = ½ + ½ cos(π T_cur / T_i), from 1 to the floor.
+
+    Source: SGDR (arXiv 1608.03983, eq. 5); AdamW (arXiv 1711.05101, App. B.2). T_cur
+    counts the steps since the restart. With cycles of 4 steps, the updates see
+    1, 0.85, 0.5, 0.15, 1, 0.85, …: the first update after a restart sees 1, the last
+    before it T_cur = T_i − 1, so that 0 itself is never seen. Unlike
+    `optax.sgdr_schedule`, which wants every cycle written out, it never ends.
+
+    Args:
+      first_cycle: T_0 ≥ 1, the steps in the first cycle, an integer or 0-d array;
+        for the papers' epochs, times the steps in an epoch.
+      cycle_mult: T_mult, the integer ≥ 1 by which each cycle is longer than the last.
+      floor: η_min in [0, 1], the share at which η ends: η_min + (1 − η_min)(½ + ½ cos …).
+
+    Returns:
+      A schedule, step → η in float32. Multiply it by the learning rate, or pass it to
+      `decayed_per_step`.
+
+    Raises:
+      ValueError: first_cycle or cycle_mult is not an integer ≥ 1, or floor is out of range.
+    """
+    description = describe(cosine_warm_restarts, first_cycle, cycle_mult, floor=floor)
+    cycle, floor = _cycles(first_cycle, cycle_mult), share("floor", floor)
+
+    def schedule(step):
+        since_restart, length = cycle(step)
+        return floor + (1 - floor) * (0.5 + 0.5 * jnp.cos(jnp.pi * since_restart / length))
+
+    return Schedule(schedule, description)
+
+
+def renormalized_decay(
+    normalized_decay: jax.typing.ArrayLike, first_cycle: int | jax.Array, cycle_mult: int = 1
+) -> optax.Schedule:
+    """AdamWR's decay per step, renormalized in each cycle: λ = λ_norm √(b / (B T_i)).
+
+    Source: AdamW (arXiv 1711.05101, App. B.2). B T_i / b is the number of steps in the
+    cycle, so λ is λ_norm over its root.
+
+    Args:
+      normalized_decay: λ_norm ≥ 0, a number or 0-d array.
+      first_cycle: as in `cosine_warm_restarts`.
+      cycle_mult: as in `cosine_warm_restarts`.
+
+    Returns:
+      A schedule, step → λ in float32, constant within a cycle.
+
+    Raises:
+      ValueError: as `cosine_warm_restarts`, or normalized_decay is negative.
+    """
+    description = describe(renormalized_decay, normalized_decay, first_cycle, cycle_mult)
+    normalized = non_negative("normalized_decay", normalized_decay)
+    cycle = _cycles(first_cycle, cycle_mult)
+    return Schedule(lambda step: normalized / jnp.sqrt(cycle(step)[1]), description)
+
+
+def _cycles(first_cycle, cycle_mult):
+    """A function from the step to the steps since the restart and the cycle's length."""
+    first, mult = count("first_cycle", first_cycle), count("cycle_mult", cycle_mult)
+    if not isinstance(mult, int):
+        raise ValueError(
+            "cycle_mult must be a plain integer: under optax.inject_hyperparams, "
+            "name it among the static_args"
+        )
+    # Cycle n starts at c_n T_0, c_n = 1 + m + … + mⁿ⁻¹, and is mⁿ T_0 long. Whole numbers
+    # throughout: a logarithm of the step would miss restarts by one.
+    sums, powers = [0], [1]
+    while mult > 1 and sums[-1] + powers[-1] < 2**31:
+        sums.append(sums[-1] + powers[-1])
+        powers.append(powers[-1] * mult)
+
+    def cycle(step):
+        step = jnp.asarray(step, int)
+        starts, lengths = jnp.asarray(sums, int), jnp.asarray(powers, float)
+        if mult == 1:
+            return (step % first).astype(float), jnp.asarray(first, float)
+        index = jnp.searchsorted(starts, step // first, side="right") - 1
+        since_restart = (step - starts[index] * first).astype(float)
+        return since_restart, lengths[index] * jnp.asarray(first, float)
+
+    return cycle

@@ -54,8 +54,54 @@ def decays_matrices(tree):
     return jax.tree.map(lambda x: jnp.ndim(x) > 1, tree)
 
 
+def sgdw_peer(learning_rate, b1, decay_per_step, schedule):
+    rates = [
+        rate if callable(rate) else optax.constant_schedule(rate)
+        for rate in (decay_per_step, schedule)
+    ]
+    return optax.chain(
+        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        optax.scale_by_learning_rate(schedule, flip_sign=False),
+        optax.trace(b1),
+        optax.add_decayed_weights(lambda step: rates[0](step) * rates[1](step)),
+        optax.scale(-1.0),
+    )
+
+
+def paper_adamw_peer(learning_rate, decay_per_step, schedule, **adam):
+    return optax.chain(
+        optax.scale_by_adam(**adam),
+        optax.scale(learning_rate),
+        optax.add_decayed_weights(decay_per_step),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def rmsprop_peer(learning_rate, b2, eps):
+    return optax.rmsprop(learning_rate, b2, eps, eps_in_sqrt=False)
+
+
+def amsgradw_peer(learning_rate, weight_decay, **adam):
+    return optax.chain(
+        optax.scale_by_amsgrad(**adam),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamwr_peer(normalized_decay, **adam):
+    """Optax's AdamW with joined cosine cycles of 2, 4, 8, … steps."""
+    lengths = [2**n for n in range(1, 12)]
+    ends = np.cumsum(lengths)[:-1].tolist()
+    cosines = [optax.cosine_decay_schedule(1.0, n) for n in lengths]
+    decays = [optax.constant_schedule(normalized_decay / n**0.5) for n in lengths]
+    decay, schedule = (optax.join_schedules(parts, ends) for parts in (decays, cosines))
+    return paper_adamw_peer(decay_per_step=decay, schedule=schedule, **adam)
+
+
 ADAM = {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "eps": 1e-6}
-RATE, ROOT = {"learning_rate": 0.02}, {"eps_root": 1e-10}
+RATE, ROOT, TINY = {"learning_rate": 0.02}, {"eps_root": 1e-10}, {"eps": 1e-14}
+DECAY, RATE_AND_DECAY = {"weight_decay": 0.1}, ("learning_rate", "weight_decay")
 
 CASES = [
     Case("chain", aj.chain, {}, optax.identity),
@@ -113,6 +159,66 @@ CASES = [
         optax.scale_by_learning_rate,
         ("learning_rate",),
     ),
+    Case("momentum previous", lambda b1: aj.momentum(b1, previous=True), {"b1": 0.8}),
+    Case("heavy_ball", aj.heavy_ball, {"b1": 0.8}, lambda b1: optax.trace(b1)),
+    Case(
+        "heavy_ball nesterov",
+        lambda b1: aj.heavy_ball(b1, nesterov=True),
+        {"b1": 0.8},
+        lambda b1: optax.trace(b1, nesterov=True),
+    ),
+    Case("infinity_moment", aj.infinity_moment, {"b2": 0.99}),
+    Case(
+        "running_max",
+        lambda b2: aj.chain(aj.second_moment(b2), aj.running_max()),
+        {"b2": 0.99},
+    ),
+    Case(
+        "rectification",
+        lambda b2, threshold: aj.chain(
+            aj.second_moment(b2), aj.bias_correction(b2), aj.rectification(b2, threshold)
+        ),
+        {"b2": 0.99, "threshold": 5.0},
+    ),
+    Case(
+        "ratio",
+        lambda b2, eps: aj.parallel(aj.chain(), aj.infinity_moment(b2), merge=aj.ratio(eps)),
+        {"b2": 0.99, "eps": 1e-6},
+    ),
+    Case(
+        "difference",
+        lambda b1: aj.parallel(aj.chain(), aj.momentum(b1), merge=aj.difference()),
+        {"b1": 0.8},
+    ),
+    Case("sign", lambda: aj.parallel(aj.chain(), merge=aj.sign()), {}, optax.scale_by_sign),
+    Case(
+        "clip_by_rms",
+        lambda b2, eps: aj.parallel(
+            aj.chain(), aj.chain(), aj.second_moment(b2), merge=aj.clip_by_rms(eps)
+        ),
+        {"b2": 0.99, "eps": 1e-6},
+    ),
+    Case(
+        "cautious_weight_decay",
+        aj.cautious_weight_decay,
+        {"weight_decay": 0.1},
+        None,
+        ("weight_decay",),
+    ),
+    Case(
+        "proximal_weight_decay",
+        aj.proximal_weight_decay,
+        {"decay_per_step": 0.1},
+        None,
+        ("decay_per_step",),
+    ),
+    Case("temporal_average", aj.temporal_average, {"b2": 0.99}, lambda b2: optax.identity()),
+    Case(
+        "partition",
+        lambda b1: aj.partition({"*": aj.momentum(b1)}),
+        {"b1": 0.8},
+        heavy_ball_peer,
+    ),
     Case("gd", aj.gd, RATE, optax.sgd, ("learning_rate",)),
     Case(
         "momentum_gd",
@@ -150,6 +256,77 @@ CASES = [
         ADAM | {"weight_decay": 0.1},
         lambda **numbers: optax.adamw(**numbers, mask=decays_matrices, nesterov=True),
         ("learning_rate",),
+    ),
+    Case(
+        "heavy_ball_gd",
+        aj.heavy_ball_gd,
+        RATE | {"b1": 0.8},
+        lambda learning_rate, b1: optax.sgd(learning_rate, b1),
+        ("learning_rate",),
+    ),
+    Case(
+        "heavy_ball_gd nesterov",
+        lambda **numbers: aj.heavy_ball_gd(**numbers, nesterov=True),
+        RATE | {"b1": 0.8},
+        lambda learning_rate, b1: optax.sgd(learning_rate, b1, nesterov=True),
+        ("learning_rate",),
+    ),
+    Case(
+        "sgdw",
+        aj.sgdw,
+        RATE | {"b1": 0.8, "decay_per_step": 2e-3, "schedule": 0.5},
+        sgdw_peer,
+        ("learning_rate", "decay_per_step", "schedule"),
+    ),
+    Case("rmsprop", aj.rmsprop, {"learning_rate": 0.02, "b2": 0.99, "eps": 1e-6}, rmsprop_peer),
+    Case("nadam", aj.nadam, ADAM | ROOT, optax.nadam, ("learning_rate",)),
+    Case("nadamw", aj.nadamw, ADAM | ROOT | DECAY, optax.nadamw, RATE_AND_DECAY),
+    Case("amsgrad", aj.amsgrad, ADAM | ROOT, optax.amsgrad, ("learning_rate",)),
+    Case(
+        "amsgrad max_before_correction",
+        lambda **numbers: aj.amsgrad(**numbers, max_before_correction=True),
+        ADAM | ROOT,
+        None,
+        ("learning_rate",),
+    ),
+    Case("amsgradw", aj.amsgradw, ADAM | ROOT | DECAY, amsgradw_peer, RATE_AND_DECAY),
+    # Where eps stands differs from Optax in AdaMax and RAdam; so small it does not matter.
+    Case("adamax", aj.adamax, ADAM | TINY, optax.adamax, ("learning_rate",)),
+    Case("adamaxw", aj.adamaxw, ADAM | TINY | DECAY, optax.adamaxw, RATE_AND_DECAY),
+    Case("radam", aj.radam, ADAM | TINY | {"threshold": 5.0}, optax.radam, ("learning_rate",)),
+    Case(
+        "radam nesterov",
+        lambda **numbers: aj.radam(**numbers, nesterov=True),
+        ADAM | TINY,
+        lambda **numbers: optax.radam(**numbers, nesterov=True),
+        ("learning_rate",),
+    ),
+    Case("adabelief", aj.adabelief, ADAM | ROOT, optax.adabelief, ("learning_rate",)),
+    Case(
+        "adabelief nesterov",
+        lambda **numbers: aj.adabelief(**numbers, nesterov=True),
+        ADAM | ROOT,
+        lambda **numbers: optax.adabelief(**numbers, nesterov=True),
+        ("learning_rate",),
+    ),
+    Case("lion", aj.lion, RATE | {"b1": 0.8, "b2": 0.99} | DECAY, optax.lion, RATE_AND_DECAY),
+    Case("adam_prox", aj.adam_prox, ADAM | ROOT | DECAY, None, RATE_AND_DECAY),
+    Case("cautious_adamw", aj.cautious_adamw, ADAM | ROOT | DECAY, None, RATE_AND_DECAY),
+    Case("stable_adamw", aj.stable_adamw, ADAM | DECAY, None, RATE_AND_DECAY),
+    Case(
+        "decayed_per_step",
+        lambda decay_per_step, schedule, **adam: aj.decayed_per_step(
+            aj.adam(**adam), decay_per_step, schedule
+        ),
+        ADAM | {"decay_per_step": 2e-3, "schedule": 0.5},
+        paper_adamw_peer,
+        ("decay_per_step", "schedule"),
+    ),
+    Case(
+        "adamwr",
+        lambda **numbers: aj.adamwr(**numbers, first_cycle=2, cycle_mult=2),
+        ADAM | ROOT | {"normalized_decay": 0.05},
+        adamwr_peer,
     ),
 ]
 

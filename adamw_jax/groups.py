@@ -1,0 +1,55 @@
+"""Different optimizers for different groups of parameters."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from adamw_jax import numerics
+from adamw_jax.core import GradientTransformation, describe
+from adamw_jax.rules import Rule, as_rule, first_matches, listed, parameters
+
+
+def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> GradientTransformation:
+    """Gives each group of parameters an optimizer of its own.
+
+        partition({
+            kind("embedding"): adam(1e-3),
+            "*/head/*": adamw(1e-2, weight_decay=0.1),
+            "*": adamw(1e-3, weight_decay=0.1, mask=decay_except()),
+        })
+
+    `optax.partition` with groups picked by rules instead of a tree of labels.
+
+    Args:
+      groups: an optimizer for each rule: `path(…)`, a string that is the pattern of one,
+        or `kind(…)`. A parameter belongs to the first rule that picks it.
+
+    Returns:
+      A transformation with state `optax.transforms.PartitionState`, its groups called as
+      the rules print.
+
+    Raises:
+      ValueError: there is no group, a key is no rule or a rule comes twice; or (at `init`)
+        a rule picks nothing, or no rule picks some parameters, with their paths.
+    """
+    if not isinstance(groups, Mapping) or not groups:
+        raise ValueError(f"partition needs a mapping from rules to optimizers, got {groups!r}")
+    rules = [as_rule(rule) for rule in groups]
+    optimizers: dict[Hashable, Any] = dict(zip(map(str, rules), groups.values(), strict=True))
+    if len(optimizers) < len(rules):
+        raise ValueError(f"a rule comes twice: {', '.join(map(str, rules))}")
+
+    def labels(tree: Any) -> Any:
+        found = parameters(tree)
+        picked = first_matches(rules, found, required=True)
+        left = [p for p, rule in zip(found, picked, strict=True) if rule is None and p.is_there]
+        if left:
+            raise ValueError(f"no rule of partition picks these parameters:\n{listed(left)}")
+        # Where there is no parameter, any group will do.
+        names = [str(rule or rules[0]) for rule in picked]
+        return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(names)
+
+    inner = optax.partition(optimizers, labels)
+    return GradientTransformation(inner.init, inner.update, describe(partition, groups))

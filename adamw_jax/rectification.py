@@ -1,0 +1,103 @@
+"""RAdam's rectification of a young second moment (arXiv 1908.03265)."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamw_jax import numerics
+from adamw_jax.core import GradientTransformation, describe, jitted
+from adamw_jax.hyperparameters import at_least, decay_rate
+
+
+class RectificationState(NamedTuple):
+    """State of `rectification`.
+
+    Attributes:
+      count: the number of updates so far, int32 scalar; it saturates.
+    """
+
+    # Optax's name, though tuples have a method of that name.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def rectification(
+    b2: jax.typing.ArrayLike, threshold: jax.typing.ArrayLike = 5.0
+) -> GradientTransformation:
+    """Enlarges a corrected second moment while few gradients are behind it: v̂ ← v̂ / rₜ².
+
+    Stands between the bias correction of a second moment and `rms_ratio`, whose step it
+    shortens by rₜ (arXiv 1908.03265, Algorithm 2). With ρ∞ = 2/(1 − b2) − 1 and
+    ρₜ = ρ∞ − 2t b2ᵗ/(1 − b2ᵗ), the number of gradients that v̂ is worth,
+
+        rₜ² = (ρₜ − 4)(ρₜ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρₜ).
+
+    As long as ρₜ ≤ threshold, the first five steps or so, v̂ becomes 1, and the step is
+    that of momentum. The paper has no eps; in `rms_ratio` it is added to √v̂ / rₜ here,
+    where PyTorch and Optax add it to √v̂.
+
+    Args:
+      b2: decay rate in [0, 1) of the second moment, a number or 0-d array.
+      threshold: ≥ 4, a number or 0-d array. It is 4 in the paper, 5 in its authors' code,
+        PyTorch and Optax.
+
+    Returns:
+      A transformation with state `RectificationState`.
+
+    Raises:
+      ValueError: b2 is outside [0, 1), or threshold is below 4.
+    """
+    operands = decay_rate("b2", b2), at_least(4, "threshold", threshold)
+
+    def init(params):
+        numerics.check_floating(params)
+        return RectificationState(jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+        return _rectification(operands, updates, state)
+
+    return GradientTransformation(init, update, describe(rectification, b2, threshold))
+
+
+@jitted
+def _rectification(hyperparameters, updates, state):
+    b2, threshold = hyperparameters
+    count = jnp.asarray(optax.safe_increment(state.count))
+    t, c, log_b2, threshold = map(numerics.scalar, (count, b2.complement, b2.log, threshold))
+
+    @functools.cache
+    def rectify(dtype):
+        real = numerics.real_dtype(dtype)
+        rho_inf = (2 - c(real)) / c(real)
+        rho = _effective_length(t(real), -log_b2(real), rho_inf)
+        square = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+        # An array threshold below 4 was not refused; there the square is not positive.
+        is_known = (rho > threshold(real)) & (rho > 4)
+        return lambda v: jnp.where(is_known, v / numerics.scalar(square)(v), jnp.ones_like(v))
+
+    rectified = numerics.map_leaves(lambda v: rectify(v.dtype)(v), updates)
+    return numerics.cast_like(rectified, updates), RectificationState(count)
+
+
+def _effective_length(t, x, rho_inf):
+    """ρₜ = ρ∞ − 2t/(eᵗˣ − 1), with x = −log b2.
+
+    Early on that is a small difference of large numbers: for b2 = 0.9999 float32 loses
+    four digits of ρ₆ ≈ 6. There t − (2/x)(L(tx) − L(x)), the same with
+    L(y) = (y/2) coth(y/2) − 1, keeps them.
+    """
+    late = rho_inf - 2 * t / jnp.expm1(t * x)
+    early = t - 2 / x * (_coth_excess(t * x) - _coth_excess(x))
+    return jnp.where(t * x < 1, early, late)
+
+
+def _coth_excess(y):
+    """(y/2) coth(y/2) − 1 for 0 ≤ y < 1, by Lambert's continued fraction."""
+    square = y * y / 4
+    denominator = 13.0
+    for odd in (11, 9, 7, 5, 3):
+        denominator = odd + square / denominator
+    return square / denominator

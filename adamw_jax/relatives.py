@@ -1,0 +1,256 @@
+"""The relatives of Adam: each exchanges or adds a piece or two.
+
+Hyperparameters are told where their pieces are, as in `optimizers`: those of `adam` mean
+the same here. docs/family.md has one table of all, with equations, sources, memory and
+the names in Optax and PyTorch.
+"""
+
+from typing import Any
+
+import optax
+
+from adamw_jax.bias import bias_correction
+from adamw_jax.combine import chain, parallel
+from adamw_jax.conventions import per_step_from_weight_decay
+from adamw_jax.core import GradientTransformation
+from adamw_jax.decay import cautious_weight_decay, decoupled_weight_decay, proximal_weight_decay
+from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
+from adamw_jax.moments import infinity_moment, momentum, running_max, second_moment
+from adamw_jax.optimizers import Number, NumberOrSchedule, adam, adamw, mean, mean_square
+from adamw_jax.rectification import rectification
+from adamw_jax.schedules import scale_by_learning_rate
+
+
+def rmsprop(
+    learning_rate: NumberOrSchedule, b2: Number = 0.9, eps: Number = 1e-8, eps_root: Number = 0.0
+) -> GradientTransformation:
+    """RMSprop: θ ← θ − α g / (√v + eps). Source: Tieleman & Hinton (2012), Lecture 6.5.
+
+    eps stands outside the root, as in PyTorch, where b2 is called alpha; Optax, where it is
+    called decay, puts it inside by default, which is `eps_root` here.
+    """
+    scaled = parallel(chain(), second_moment(b2), merge=rms_ratio(eps, eps_root))
+    return chain(scaled, scale_by_learning_rate(learning_rate))
+
+
+def nadam(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+) -> GradientTransformation:
+    """NAdam: θ ← θ − α (b1 m̂ₜ₊₁ + (1 − b1) ĝ) / (√v̂ + eps). Source: Dozat (2016), Alg. 2.
+
+    m̂ₜ₊₁ = m/(1 − b1ᵗ⁺¹) is the mean corrected one step ahead, ĝ = g/(1 − b1ᵗ). b1 is
+    constant, as in Optax; PyTorch warms it up (its `momentum_decay`).
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
+
+
+def nadamw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """NAdam with decoupled decay, which the learning rate multiplies. Source: as both."""
+    decay = {"weight_decay": weight_decay, "mask": mask}
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, **decay, nesterov=True)
+
+
+def amsgrad(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    *,
+    max_before_correction: bool = False,
+) -> GradientTransformation:
+    """AMSGrad: θ ← θ − α m̂ / (√max v̂ + eps). Source: arXiv 1904.09237, Algorithm 2.
+
+    The maximum over the steps is taken of the corrected v̂, as in Optax, or with
+    `max_before_correction` of v and then corrected, as in PyTorch. (The paper corrects
+    neither moment.)
+    """
+    scaled = _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction)
+    return chain(scaled, scale_by_learning_rate(learning_rate))
+
+
+def amsgradw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+    *,
+    max_before_correction: bool = False,
+) -> GradientTransformation:
+    """AMSGrad with decoupled decay, which the learning rate multiplies. Source: as both."""
+    scaled = _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction)
+    decay = decoupled_weight_decay(weight_decay, mask)
+    return chain(scaled, decay, scale_by_learning_rate(learning_rate))
+
+
+def _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction):
+    correct = bias_correction(b2)
+    last = (running_max(), correct) if max_before_correction else (correct, running_max())
+    second = chain(second_moment(b2), *last)
+    return parallel(mean(b1, mu_dtype), second, merge=rms_ratio(eps, eps_root))
+
+
+def adamax(
+    learning_rate: NumberOrSchedule, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+) -> GradientTransformation:
+    """AdaMax: u ← max(b2 u, |g|); θ ← θ − α m̂ / (u + eps). Source: arXiv 1412.6980, §7.1.
+
+    The paper's default is α = 0.002, and it has no eps; PyTorch and Optax take
+    max(b2 u, |g| + eps).
+    """
+    return chain(_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+
+
+def adamaxw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """AdaMax with decoupled decay, which the learning rate multiplies. Source: as both."""
+    decay = decoupled_weight_decay(weight_decay, mask)
+    return chain(_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
+
+
+def _adamax(b1, b2, eps):
+    return parallel(mean(b1), infinity_moment(b2), merge=ratio(eps))
+
+
+def radam(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    threshold: Number = 5.0,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """RAdam: θ ← θ − α rₜ m̂ / √v̂, at first θ ← θ − α m̂. Source: arXiv 1908.03265, Alg. 2.
+
+    `rectification` has rₜ, the threshold, and where eps differs from PyTorch's and Optax's.
+    """
+    second = chain(second_moment(b2), bias_correction(b2), rectification(b2, threshold))
+    scaled = parallel(mean(b1, nesterov=nesterov), second, merge=rms_ratio(eps, eps_root))
+    return chain(scaled, scale_by_learning_rate(learning_rate))
+
+
+def adabelief(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-16,
+    eps_root: Number = 1e-16,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """AdaBelief: θ ← θ − α m̂ / (√ŝ + eps). Source: arXiv 2010.07468, Algorithm 2.
+
+    s ← b2 s + (1 − b2)(g − m)² + eps_root. What eps_root adds at every step is, once
+    corrected, eps_root/(1 − b2) at all times, and is added there. The average that the
+    second moment compares with is one more momentum in memory.
+    """
+    surprise = parallel(chain(), momentum(b1), merge=difference())
+    second = chain(surprise, second_moment(b2), bias_correction(b2))
+    merge = rms_ratio(eps, eps_root / (1 - b2))
+    scaled = parallel(mean(b1, nesterov=nesterov), second, merge=merge)
+    return chain(scaled, scale_by_learning_rate(learning_rate))
+
+
+def lion(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    mu_dtype: Any = None,
+    weight_decay: NumberOrSchedule = 1e-3,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """Lion: θ ← θ − α (sign(b1 m + (1 − b1) g) + λθ); m ← b2 m + (1 − b2) g.
+
+    Source: arXiv 2302.06675, Algorithm 2. b2 is the rate of the memory, b1 only that of
+    the mixture with the gradient.
+    """
+    before = momentum(b2, previous=True, accumulator_dtype=mu_dtype)
+    mixture = parallel(before, chain(), merge=nesterov_lookahead(b1))
+    decay = decoupled_weight_decay(weight_decay, mask)
+    return chain(parallel(mixture, merge=sign()), decay, scale_by_learning_rate(learning_rate))
+
+
+def adam_prox(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """AdamProx: θ ← (θ − α m̂ / (√v̂ + eps)) / (1 + αλ). Source: arXiv 2202.00089.
+
+    The decay is multiplied by the learning rate. The paper's own, by the schedule alone, is
+    `chain(adam(…), proximal_weight_decay(…))` with η·α in the first and η·λ in the second.
+    """
+    decay_per_step = per_step_from_weight_decay(weight_decay, learning_rate)
+    step = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
+    return chain(step, proximal_weight_decay(decay_per_step, mask))
+
+
+def cautious_adamw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """AdamW that decays only where u·θ ≥ 0: θ ← θ − α (u + λ 1[u·θ ≥ 0] θ), u = m̂/(√v̂ + eps).
+
+    Source: arXiv 2510.12402, Algorithm 2.
+    """
+    scaled = parallel(mean(b1, mu_dtype), mean_square(b2), merge=rms_ratio(eps, eps_root))
+    decay = cautious_weight_decay(weight_decay, mask)
+    return chain(scaled, decay, scale_by_learning_rate(learning_rate))
+
+
+def stable_adamw(
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: NumberOrSchedule = 1e-4,
+    mask: optax.MaskOrFn = None,
+) -> GradientTransformation:
+    """AdamW with update clipping: θ ← θ − α/max(1, RMS) (m̂ / (√v̂ + eps) + λθ).
+
+    RMS = √mean(g² / max(v̂, eps²)) over a leaf; see `clip_by_rms`. Source: arXiv
+    2304.13013, Algorithm 2. The clipping compares with v̂ a second time, which is one more
+    second moment in memory.
+    """
+    scaled = parallel(mean(b1), mean_square(b2), merge=rms_ratio(eps))
+    decayed = chain(scaled, decoupled_weight_decay(weight_decay, mask))
+    clipped = parallel(decayed, chain(), mean_square(b2), merge=clip_by_rms(eps))
+    return chain(clipped, scale_by_learning_rate(learning_rate))
