@@ -29,8 +29,8 @@ class TemporalAverageState(NamedTuple):
 def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
     """Averages the parameters over the steps; the updates pass as they are.
 
-    θ̄ ← b2 θ̄ + (1 − b2) θ from θ̄ = 0, corrected by 1/(1 − b2ᵗ) (Adam, arXiv 1412.6980,
-    §7.2). What is kept is the corrected average, which steps by
+    θ̄ ← b2 θ̄ + (1 − b2) θ; θ̂ = θ̄ / (1 − b2ᵗ), from θ̄ = 0. Source: arXiv 1412.6980, §7.2.
+    What is kept is the corrected average, which steps by
     θ̂ ← θ̂ + (1 − b2)/(1 − b2ᵗ) (θ − θ̂), so that it can be used as it stands:
 
         averaged = optax.tree.get(optimizer_state, "average")

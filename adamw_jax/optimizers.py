@@ -32,14 +32,18 @@ NumberOrSchedule = optax.ScalarOrSchedule
 
 
 def gd(learning_rate: NumberOrSchedule) -> GradientTransformation:
-    """Gradient descent: θ ← θ − α g. With minibatch gradients, SGD."""
+    """Gradient descent: θ ← θ − α g. With minibatch gradients, SGD. Source: Cauchy (1847)."""
     return chain(scale_by_learning_rate(learning_rate))
 
 
 def momentum_gd(
     learning_rate: NumberOrSchedule, b1: Number = 0.9, *, nesterov: bool = False
 ) -> GradientTransformation:
-    """Gradient descent with momentum: m ← m + (1 − b1)(g − m); θ ← θ − α m."""
+    """Gradient descent with momentum: m ← m + (1 − b1)(g − m); θ ← θ − α m.
+
+    Source: the first moment of arXiv 1412.6980, Algorithm 1. `heavy_ball_gd` takes steps
+    1/(1 − b1) times as long.
+    """
     return chain(momentum(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
 
 
@@ -48,8 +52,8 @@ def heavy_ball_gd(
 ) -> GradientTransformation:
     """Gradient descent with heavy-ball momentum: m ← b1 m + g; θ ← θ − α m.
 
-    The SGD of PyTorch and Optax. Source: Polyak (1964); Nesterov's form as in Sutskever
-    et al. (2013).
+    The SGD of PyTorch and Optax. Source: Polyak (1964), and with `nesterov` Sutskever et
+    al. (2013).
     """
     return chain(heavy_ball(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
 
@@ -83,8 +87,8 @@ def uncorrected_adam(
 ) -> GradientTransformation:
     """Adaptive scaling without bias correction: θ ← θ − α m / (√v + eps).
 
-    What Adam §6.4 compares with: early on √v is too small, the more so the nearer b2 is
-    to 1, and the first steps are too long.
+    Source: arXiv 1412.6980, §6.4, which Adam is compared with there: early on √v is too
+    small, the more so the nearer b2 is to 1, and the first steps are too long.
     """
     first, second = momentum(b1, accumulator_dtype=mu_dtype), second_moment(b2)
     scaled = parallel(first, second, merge=rms_ratio(eps, eps_root))
@@ -121,7 +125,7 @@ def adam_l2(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Adam with L2 in the gradient: g ← g + λ′θ, then Adam. `l2` is λ′.
+    """Adam with L2 in the gradient: g ← g + λ′θ; θ ← θ − α m̂ / (√v̂ + eps). `l2` is λ′.
 
     What `weight_decay` does in PyTorch's Adam. Source: arXiv 1711.05101, Algorithm 2,
     the variant that the paper improves on.
@@ -159,11 +163,12 @@ def decayed_per_step(
     schedule: NumberOrSchedule = 1.0,
     mask: optax.MaskOrFn = None,
 ) -> GradientTransformation:
-    """Decay in the convention of the AdamW paper, for any optimizer: θ ← θ + η(u − λθ).
+    """Decay in the convention of the AdamW paper, for any optimizer: θ ← θ + η (u − λθ).
 
-    With `adam(α)` as the optimizer, u = −α m̂ / (√v̂ + eps), it is AdamW's Algorithm 2
-    (arXiv 1711.05101): the schedule η multiplies step and decay, and the learning rate
-    α, which is the optimizer's own and constant, only the step. λ is `decay_per_step`.
+    Source: arXiv 1711.05101, Algorithm 2, which it is with `adam(α)` as the optimizer,
+    u = −α m̂ / (√v̂ + eps): the schedule η multiplies step and decay, and the learning
+    rate α, which is the optimizer's own and constant, only the step. λ is
+    `decay_per_step`.
     """
     # Back to a direction, to which decay is added; then downhill again.
     direction = optimizer, scale_by_learning_rate(1.0)
@@ -183,10 +188,11 @@ def adamwr(
     mu_dtype: Any = None,
     mask: optax.MaskOrFn = None,
 ) -> GradientTransformation:
-    """AdamW with warm restarts. Source: arXiv 1711.05101, Algorithm 2 with App. B.
+    """AdamW with warm restarts: θ ← θ − η (α m̂ / (√v̂ + eps) + λᵢθ).
 
-    The schedule is `cosine_warm_restarts(first_cycle, cycle_mult)`, cycles in steps, and
-    λ the `renormalized_decay` of each cycle.
+    Source: arXiv 1711.05101, Algorithm 2 with App. B. The schedule η is
+    `cosine_warm_restarts(first_cycle, cycle_mult)`, cycles in steps, and λᵢ the
+    `renormalized_decay` of the cycle.
     """
     optimizer = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
     decay_per_step = renormalized_decay(normalized_decay, first_cycle, cycle_mult)

@@ -85,9 +85,9 @@ def _rectification(hyperparameters, updates, state):
 def _effective_length(t, x, rho_inf):
     """ρₜ = ρ∞ − 2t/(eᵗˣ − 1), with x = −log b2.
 
-    Early on that is a small difference of large numbers: for b2 = 0.9999 float32 loses
-    four digits of ρ₆ ≈ 6. There t − (2/x)(L(tx) − L(x)), the same with
-    L(y) = (y/2) coth(y/2) − 1, keeps them.
+    Early on that is a small difference of large numbers: for b2 = 0.9999 not one digit of
+    ρ₆ ≈ 6 is right in float32. There t − (2/x)(L(tx) − L(x)), which is the same with
+    L(y) = (y/2) coth(y/2) − 1, is right to all of them.
     """
     late = rho_inf - 2 * t / jnp.expm1(t * x)
     early = t - 2 / x * (_coth_excess(t * x) - _coth_excess(x))

@@ -41,7 +41,7 @@ def nadam(
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
 ) -> GradientTransformation:
-    """NAdam: θ ← θ − α (b1 m̂ₜ₊₁ + (1 − b1) ĝ) / (√v̂ + eps). Source: Dozat (2016), Alg. 2.
+    """NAdam: θ ← θ − α (b1 m̂ₜ₊₁ + (1 − b1) ĝ) / (√v̂ + eps). Source: Dozat (2016).
 
     m̂ₜ₊₁ = m/(1 − b1ᵗ⁺¹) is the mean corrected one step ahead, ĝ = g/(1 − b1ᵗ). b1 is
     constant, as in Optax; PyTorch warms it up (its `momentum_decay`).
@@ -59,7 +59,10 @@ def nadamw(
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
 ) -> GradientTransformation:
-    """NAdam with decoupled decay, which the learning rate multiplies. Source: as both."""
+    """NAdam with decoupled decay: θ ← θ − α (u + λθ), u as in `nadam`.
+
+    Source: Dozat (2016) and arXiv 1711.05101; the learning rate multiplies the decay.
+    """
     decay = {"weight_decay": weight_decay, "mask": mask}
     return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, **decay, nesterov=True)
 
@@ -96,7 +99,10 @@ def amsgradw(
     *,
     max_before_correction: bool = False,
 ) -> GradientTransformation:
-    """AMSGrad with decoupled decay, which the learning rate multiplies. Source: as both."""
+    """AMSGrad with decoupled decay: θ ← θ − α (m̂ / (√max v̂ + eps) + λθ).
+
+    Source: arXiv 1904.09237 and 1711.05101; the learning rate multiplies the decay.
+    """
     scaled = _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction)
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
@@ -128,7 +134,10 @@ def adamaxw(
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
 ) -> GradientTransformation:
-    """AdaMax with decoupled decay, which the learning rate multiplies. Source: as both."""
+    """AdaMax with decoupled decay: θ ← θ − α (m̂ / (u + eps) + λθ).
+
+    Source: arXiv 1412.6980, §7.1 and 1711.05101; the learning rate multiplies the decay.
+    """
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
 
@@ -147,7 +156,7 @@ def radam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """RAdam: θ ← θ − α rₜ m̂ / √v̂, at first θ ← θ − α m̂. Source: arXiv 1908.03265, Alg. 2.
+    """RAdam: θ ← θ − α rₜ m̂ / √v̂, at first θ ← θ − α m̂. Source: arXiv 1908.03265.
 
     `rectification` has rₜ, the threshold, and where eps differs from PyTorch's and Optax's.
     """
@@ -165,9 +174,9 @@ def adabelief(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """AdaBelief: θ ← θ − α m̂ / (√ŝ + eps). Source: arXiv 2010.07468, Algorithm 2.
+    """AdaBelief: s ← b2 s + (1 − b2)(g − m)² + eps_root; θ ← θ − α m̂ / (√ŝ + eps).
 
-    s ← b2 s + (1 − b2)(g − m)² + eps_root. What eps_root adds at every step is, once
+    Source: arXiv 2010.07468, Algorithm 2. What eps_root adds at every step is, once
     corrected, eps_root/(1 − b2) at all times, and is added there. The average that the
     second moment compares with is one more momentum in memory.
     """
@@ -227,9 +236,9 @@ def cautious_adamw(
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
 ) -> GradientTransformation:
-    """AdamW that decays only where u·θ ≥ 0: θ ← θ − α (u + λ 1[u·θ ≥ 0] θ), u = m̂/(√v̂ + eps).
+    """AdamW with cautious decay: θ ← θ − α (u + λ 1[u·θ ≥ 0] θ), u = m̂ / (√v̂ + eps).
 
-    Source: arXiv 2510.12402, Algorithm 2.
+    Source: arXiv 2510.12402, Algorithm 1, with Adam's step.
     """
     scaled = parallel(mean(b1, mu_dtype), mean_square(b2), merge=rms_ratio(eps, eps_root))
     decay = cautious_weight_decay(weight_decay, mask)

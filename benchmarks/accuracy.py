@@ -1,4 +1,4 @@
-"""AdamW in float32, ours and Optax's, against the same equations in float64."""
+"""AdamW and RAdam in float32, ours and Optax's, against the same equations in float64."""
 
 from typing import Any
 
@@ -16,7 +16,12 @@ LEARNING_RATE, B1, EPS, WEIGHT_DECAY = 1e-3, 0.9, 1e-8, 0.1
 
 
 def tables() -> list[Table]:
-    """Measures the error of the first step, and of the parameters after 3,000."""
+    """Measures the errors of AdamW and of RAdam."""
+    return [_adamw(), _radam()]
+
+
+def _adamw() -> Table:
+    """The error of the first step, and of the parameters after 3,000."""
     draw = np.random.default_rng(0)
     start = draw.normal(size=SIZE).astype(np.float32)
     scale = 10.0 ** draw.uniform(-3, 1, SIZE)
@@ -32,16 +37,47 @@ def tables() -> list[Table]:
                 *(f"{_last(exact, run):.1e}" for run in runs.values()),
             ]
         )
-    return [
-        Table(
-            f"AdamW in float32: largest error over {SIZE:,} parameters",
-            ["β₂", "step 1, ours", "step 1, Optax", f"{STEPS:,} steps, ours", "Optax"],
-            rows,
-            "Step 1: error of the direction m̂/(√v̂+ε), relative. "
-            f"{STEPS:,} steps: error of the parameters, relative to their range. Reference: "
-            "the same float32 gradients in float64 NumPy.",
-        )
-    ]
+    return Table(
+        f"AdamW in float32: largest error over {SIZE:,} parameters",
+        ["β₂", "step 1, ours", "step 1, Optax", f"{STEPS:,} steps, ours", "Optax"],
+        rows,
+        "Step 1: error of the direction m̂/(√v̂+ε), relative. "
+        f"{STEPS:,} steps: error of the parameters, relative to their range. Reference: "
+        "the same float32 gradients in float64 NumPy.",
+    )
+
+
+def _radam() -> Table:
+    """The error of the rectified step, which of a constant gradient is α rₜ."""
+    rows = []
+    for b2 in (0.99, 0.999, 0.9999, 0.99999):
+        t = np.arange(1.0, STEPS + 1)
+        rho_inf = 2 / (1 - b2) - 1
+        rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
+        known = np.maximum(rho, 5)  # the square is negative below 4
+        square = (known - 4) * (known - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * known)
+        exact = np.where(rho > 5, np.sqrt(square), 1)
+        runs = [_rectified(library, b2) for library in LIBRARIES]
+        firsts = [int(np.argmax(steps < 0.99)) + 1 for steps in (exact, *runs)]
+        errors = [f"{np.abs(run / exact - 1).max():.1e}" for run in runs]
+        rows.append([f"{b2:g}", *map(str, firsts), *errors])
+    return Table(
+        "RAdam in float32: its step, α rₜ for a constant gradient",
+        ["β₂", "first rectified step", "ours", "Optax", "largest error, ours", "Optax"],
+        rows,
+        f"Relative error over {STEPS:,} steps. Reference: rₜ in float64 NumPy.",
+    )
+
+
+def _rectified(library: str, b2: float) -> np.ndarray:
+    tx = LIBRARIES[library].radam(1.0, b2=b2)
+
+    def step(state, gradient):
+        update, state = tx.update(gradient, state)
+        return state, -update
+
+    steps = jax.jit(lambda s: jax.lax.scan(step, s, jnp.ones(STEPS))[1])(tx.init(jnp.ones([])))
+    return np.asarray(steps, np.float64)
 
 
 def _float64(start: np.ndarray, grads: np.ndarray, b2: float) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adamw_jax import timescale_from_per_step
 from experiments.train import Metrics
 
 
@@ -39,8 +40,7 @@ class Arm(NamedTuple):
 
     def timescale(self, steps_per_epoch: int) -> float:
         """Epochs in which decay alone takes a weight to 1/e; infinite without decay."""
-        per_epoch = self.decay_per_step * steps_per_epoch
-        return 1 / per_epoch if per_epoch else np.inf
+        return timescale_from_per_step(self.decay_per_step, steps_per_epoch)
 
 
 class Result(NamedTuple):
