@@ -33,9 +33,10 @@ def decoupled_weight_decay(
 
     Args:
       weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
-      mask: which parameters decay, all by default: a tree of booleans with the
-        structure of the parameters or a prefix of it, or a function that makes one from
-        a tree like the parameters. The function is called with the parameters at `init`
+      mask: which parameters decay, all by default: a rule (`decay_except`,
+        `decay_only`), a tree of booleans with the structure of the parameters or a
+        prefix of it, or a function that makes one from a tree like the parameters. The
+        function is called with the parameters at `init`
         and with the updates afterwards; under `nnx.Optimizer` the first hold
         `Variable`s and the second arrays.
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from adamw_jax import numerics
@@ -17,8 +15,8 @@ def remembering(
     state_type: Callable[[optax.Updates], Any],
     recurrence: Callable[[Any], Callable[[Any, Any], jax.Array]],
     operand: Any,
+    dtype: Callable[[Any], Any],
     description: Description,
-    dtype: np.dtype | str | None = None,
     output: str = "new",
 ) -> GradientTransformation:
     """A transformation that remembers one array per parameter, and puts it out.
@@ -27,24 +25,13 @@ def remembering(
       state_type: named tuple with one field.
       recurrence: module-level `operand -> (gradient, old) -> new`, on arrays.
       operand: the checked hyperparameter.
+      dtype: gives the dtype of the memory for a parameter.
       description: the call that made the transformation.
-      dtype: of the memory; None for the parameter's, "real" for that of its absolute
-        value, both in working precision.
       output: "new", "previous" (before this gradient), or "ahead" (as if it came twice).
     """
 
-    def memory_dtype(p):
-        if dtype is None or dtype == "real":
-            return numerics.working_dtype(p) if dtype is None else numerics.real_dtype(p)
-        if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
-            raise ValueError(
-                f"accumulator_dtype {dtype} does not fit parameters of {jnp.result_type(p)}: "
-                "both must be real, or both complex"
-            )
-        return dtype
-
     def init(params):
-        return state_type(numerics.zeros(params, memory_dtype))
+        return state_type(numerics.zeros(params, dtype))
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args

@@ -95,7 +95,8 @@ def momentum(
     kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": dtype}
     description = describe(momentum, b1, **kwargs)
     output = "ahead" if nesterov else "previous" if previous else "new"
-    return remembering(MomentumState, _average, decay_rate("b1", b1), description, dtype, output)
+    operand, memory = decay_rate("b1", b1), _accumulator(dtype)
+    return remembering(MomentumState, _average, operand, memory, description, output)
 
 
 def heavy_ball(
@@ -124,9 +125,8 @@ def heavy_ball(
     dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
     description = describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=dtype)
     output = "ahead" if nesterov else "new"
-    return remembering(
-        HeavyBallState, _fading_sum, decay_rate("b1", b1), description, dtype, output
-    )
+    operand, memory = decay_rate("b1", b1), _accumulator(dtype)
+    return remembering(HeavyBallState, _fading_sum, operand, memory, description, output)
 
 
 def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
@@ -147,7 +147,9 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
         floating-point or complex.
     """
     operand, description = decay_rate("b2", b2), describe(second_moment, b2)
-    return remembering(SecondMomentState, _average_square, operand, description, "real")
+    return remembering(
+        SecondMomentState, _average_square, operand, numerics.real_dtype, description
+    )
 
 
 def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
@@ -167,7 +169,7 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
       ValueError: as `second_moment`.
     """
     operand, description = decay_rate("b2", b2), describe(infinity_moment, b2)
-    return remembering(SecondMomentState, _fading_max, operand, description, "real")
+    return remembering(SecondMomentState, _fading_max, operand, numerics.real_dtype, description)
 
 
 def running_max() -> GradientTransformation:
@@ -184,7 +186,23 @@ def running_max() -> GradientTransformation:
     Raises:
       ValueError: (at `init`) a parameter is not floating-point or complex.
     """
-    return remembering(RunningMaxState, _max, None, describe(running_max), "real")
+    return remembering(RunningMaxState, _max, None, numerics.real_dtype, describe(running_max))
+
+
+def _accumulator(dtype):
+    """The dtype of the memory for a parameter: as wanted, or the working precision."""
+    if dtype is None:
+        return numerics.working_dtype
+
+    def fitting(p):
+        if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(
+                f"accumulator_dtype {dtype} does not fit parameters of {jnp.result_type(p)}: "
+                "both must be real, or both complex"
+            )
+        return dtype
+
+    return fitting
 
 
 def _average(b1):

@@ -53,18 +53,25 @@ OPTIMIZERS: dict[str, Callable[[train.Hyperparameters], adamw_jax.GradientTransf
 def arms(chosen: Settings) -> list[Arm]:
     """Adam, then every decay of every family."""
     alpha = chosen.learning_rate
+
+    def times_rate(decay: float) -> float:
+        return adamw_jax.per_step_from_weight_decay(decay, alpha)
+
+    def over_rate(decay: float) -> float:
+        return adamw_jax.weight_decay_from_per_step(decay, alpha)
+
     return [
         Arm("Adam", "adam", 0.0, 0.0, 0.0, plots.BLACK),
         *(
-            Arm("Adam+L2", "adam_l2", decay, decay, alpha * decay, plots.VERMILION)
+            Arm("Adam+L2", "adam_l2", decay, decay, times_rate(decay), plots.VERMILION)
             for decay in chosen.adam_l2
         ),
         *(
-            Arm("AdamW ×α", "adamw", decay, decay, alpha * decay, plots.BLUE)
+            Arm("AdamW ×α", "adamw", decay, decay, times_rate(decay), plots.BLUE)
             for decay in chosen.adamw
         ),
         *(
-            Arm("AdamW /step", "adamw", decay, decay / alpha, decay, plots.GREEN)
+            Arm("AdamW /step", "adamw", decay, over_rate(decay), decay, plots.GREEN)
             for decay in chosen.adamw_per_step
         ),
     ]
