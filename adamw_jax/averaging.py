@@ -80,7 +80,14 @@ def _temporal_average(b2, updates, state, params):
         del u
         return average + weight(average.dtype) * (p - average)
 
-    # Rounded as the parameters will be.
-    params = optax.apply_updates(params, updates)
+    params = jax.tree.map(_rounded, optax.apply_updates(params, updates))
     average = numerics.map_leaves(step, updates, params, state.average)
     return TemporalAverageState(count, numerics.cast_like(average, state.average))
+
+
+def _rounded(p):
+    """As the parameter will be: XLA leaves out a rounding that is undone right after."""
+    info = jnp.finfo(p.dtype)
+    if jnp.iscomplexobj(p) or info.bits >= 32:
+        return p
+    return jax.lax.reduce_precision(p, info.nexp, info.nmant)

@@ -5,7 +5,7 @@ second moment must see the raw gradient, not the momentum.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
     Raises:
       ValueError: a part is not a gradient transformation.
     """
-    _check_transformations("chain", parts)
+    check_transformations("chain", parts)
     description = describe(chain, *parts)
     if not parts:
         return GradientTransformation(
@@ -50,7 +50,7 @@ class Merge(Readable):
     def __init__(
         self, function: Callable[..., jax.Array], hyperparameters: Any, description: Description
     ):
-        super().__init__(description)
+        self.description = description
         self.function = function
         self.hyperparameters = hyperparameters
 
@@ -79,7 +79,7 @@ def parallel(
       ValueError: there is no branch, a branch is not a gradient transformation, or (at
         the first update) the merged leaf has not the shape of the update.
     """
-    _check_transformations("parallel", branches)
+    check_transformations("parallel", branches)
     if not branches:
         raise ValueError("parallel needs at least one branch")
     if not callable(merge):
@@ -120,10 +120,19 @@ def _merge_leaves(function, hyperparameters, updates, branches):
 _merge_jitted = functools.partial(jitted, static_argnums=0)(_merge_leaves)
 
 
-def _check_transformations(name: str, parts: tuple[Any, ...]) -> None:
+def check_transformations(name: str, parts: Iterable[Any]) -> None:
+    """Refuses what is no gradient transformation.
+
+    Args:
+      name: of the function that was given the parts.
+      parts: what it was given.
+
+    Raises:
+      ValueError: a part has no `init` and `update`, or is the constructor of one.
+    """
     for part in parts:
         # As Optax does, by what it can: optax.MultiSteps is no GradientTransformation.
         if not (callable(getattr(part, "init", None)) and callable(getattr(part, "update", None))):
             raise ValueError(
-                f"{name} composes gradient transformations (pairs of init and update), got {part!r}"
+                f"{name} takes gradient transformations (pairs of init and update), got {part!r}"
             )

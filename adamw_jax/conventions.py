@@ -15,6 +15,11 @@ All functions take numbers, NumPy and JAX arrays, which broadcast, and give the 
 import math
 from typing import Any
 
+import numpy as np
+
+from adamw_jax.core import describe
+from adamw_jax.schedules import Schedule
+
 
 def per_step_from_weight_decay(weight_decay: Any, learning_rate: Any) -> Any:
     """λ = α · weight_decay, what PyTorch's and Optax's AdamW takes away in a step.
@@ -24,7 +29,8 @@ def per_step_from_weight_decay(weight_decay: Any, learning_rate: Any) -> Any:
       learning_rate: α; ≥ 0. Either may be a schedule (step → number); then so is λ.
     """
     if callable(weight_decay) or callable(learning_rate):
-        return lambda step: _at(weight_decay, step) * _at(learning_rate, step)
+        description = describe(per_step_from_weight_decay, weight_decay, learning_rate)
+        return Schedule(lambda t: _at(weight_decay, t) * _at(learning_rate, t), description)
     return learning_rate * weight_decay
 
 
@@ -33,7 +39,7 @@ def weight_decay_from_per_step(decay_per_step: Any, learning_rate: Any) -> Any:
 
     Args:
       decay_per_step: λ ≥ 0.
-      learning_rate: α > 0, the rate at which λ is meant, without its schedule.
+      learning_rate: α > 0, the rate at which λ is meant, without its schedule: a number.
     """
     return decay_per_step / learning_rate
 
@@ -53,14 +59,15 @@ def per_step_from_normalized(
       examples: B, examples in an epoch.
       epochs: T, in the run, or in the cycle where there are warm restarts.
     """
-    return normalized_decay * (batch_size / (examples * epochs)) ** 0.5
+    # Divided one after the other: the product may be too large for an int32 array.
+    return normalized_decay * (batch_size / examples / epochs) ** 0.5
 
 
 def normalized_from_per_step(
     decay_per_step: Any, batch_size: Any, examples: Any, epochs: Any
 ) -> Any:
     """λ_norm = λ √(B T / b), the inverse of `per_step_from_normalized`."""
-    return decay_per_step * (examples * epochs / batch_size) ** 0.5
+    return decay_per_step * (examples / batch_size * epochs) ** 0.5
 
 
 def per_step_from_timescale(timescale: Any, steps_per_epoch: Any) -> Any:
@@ -82,8 +89,10 @@ def timescale_from_per_step(decay_per_step: Any, steps_per_epoch: Any) -> Any:
 
 
 def _reciprocal(x: Any) -> Any:
-    # Of Python's zero there is none; arrays give infinity by themselves.
-    return math.inf if isinstance(x, int | float) and not x else 1 / x
+    if type(x) in (int, float) and not x:
+        return math.inf
+    with np.errstate(divide="ignore"):
+        return 1 / x
 
 
 def _at(value: Any, step: Any) -> Any:

@@ -75,8 +75,7 @@ class Readable:
       description: that call, as data.
     """
 
-    def __init__(self, description: Description):
-        self.description = description
+    description: Any
 
     def __repr__(self) -> str:
         return str(self.description)

@@ -17,11 +17,13 @@ Cautious decay stands where decoupled decay does. Proximal decay divides by 1 + 
 of multiplying by 1 − λ, so it needs the finished step and stands last.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 
 from adamw_jax import masks, numerics
-from adamw_jax.core import GradientTransformation, describe, jitted
+from adamw_jax.core import Description, GradientTransformation, describe, jitted
 from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.schedules import scheduled_stage
 
@@ -124,19 +126,46 @@ def proximal_weight_decay(
     return _decaying(_shrink, "decay_per_step", decay_per_step, mask, description)
 
 
+def check_undecayed(part: Any) -> None:
+    """Refuses an optimizer of this library with decay of its own, to which more is added.
+
+    Args:
+      part: the optimizer, or a part of its description.
+
+    Raises:
+      ValueError: it has decoupled decay, by a schedule or a number that is not zero.
+    """
+    decoupled = decoupled_weight_decay, cautious_weight_decay, proximal_weight_decay
+    match getattr(part, "description", part):
+        case Description(constructor, (rate, *_)) if constructor in decoupled:
+            if callable(rate) or (isinstance(rate, int | float) and rate):
+                raise ValueError(
+                    f"the optimizer decays the parameters already, by {constructor.__name__}: "
+                    "decay would be added to decay. Give it weight_decay=0.0"
+                )
+        case Description(_, args, kwargs):
+            for inner in (*args, *kwargs.values()):
+                check_undecayed(inner)
+        case dict() as groups:
+            for inner in groups.values():
+                check_undecayed(inner)
+
+
 def _decaying(arithmetic, name, value, mask, description):
     value = non_negative_or_schedule(name, value)
     stage = scheduled_stage(arithmetic, value, description, needs_params=True)
     if mask is None:
         return stage
-    masked = optax.masked(stage, masks.checked(mask))
+    # Rules must pick something of the parameters, though not of the updates.
+    seen_later = mask.marks if isinstance(mask, masks.DecayMask) else mask
+    first, later = (optax.masked(stage, masks.checked(m)) for m in (mask, seen_later))
 
     def update(updates, state, params=None, **extra_args):
         # A mask made from the updates has no place for parameters without an update.
         params = numerics.only_updated(params, updates)
-        return masked.update(updates, state, params, **extra_args)
+        return later.update(updates, state, params, **extra_args)
 
-    return GradientTransformation(masked.init, update, description)
+    return GradientTransformation(first.init, update, description)
 
 
 @jitted
@@ -166,6 +195,7 @@ def _shrink(decay_per_step, updates, params):
     rate = numerics.scalar(decay_per_step)
 
     def shrink(u, p):
-        return (u - rate(u) * p) / (1 + rate(u))
+        # Each share by itself is at most 1, so that not even rounding passes zero.
+        return u / (1 + rate(u)) - p * (rate(u) / (1 + rate(u)))
 
     return numerics.cast_like(numerics.map_leaves(shrink, updates, params), updates)

@@ -7,8 +7,9 @@ import jax
 import optax
 
 from adamw_jax import numerics
+from adamw_jax.combine import check_transformations
 from adamw_jax.core import GradientTransformation, describe
-from adamw_jax.rules import Rule, as_rule, first_matches, listed, parameters
+from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, listed, parameters
 
 
 def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> GradientTransformation:
@@ -31,25 +32,41 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
       the rules print.
 
     Raises:
-      ValueError: there is no group, a key is no rule or a rule comes twice; or (at `init`)
-        a rule picks nothing, or no rule picks some parameters, with their paths.
+      ValueError: there is no group, a key is no rule or comes twice, or a value is no
+        transformation; or (at `init`) a rule is the first for no parameter, or no rule
+        picks some parameters, with their paths.
     """
     if not isinstance(groups, Mapping) or not groups:
         raise ValueError(f"partition needs a mapping from rules to optimizers, got {groups!r}")
     rules = [as_rule(rule) for rule in groups]
+    check_transformations("partition", groups.values())
     optimizers: dict[Hashable, Any] = dict(zip(map(str, rules), groups.values(), strict=True))
     if len(optimizers) < len(rules):
-        raise ValueError(f"a rule comes twice: {', '.join(map(str, rules))}")
+        twice = next(rule for i, rule in enumerate(rules) if rule in rules[:i])
+        raise ValueError(f"{twice} comes twice")
 
     def labels(tree: Any) -> Any:
-        found = parameters(tree)
-        picked = first_matches(rules, found, required=True)
-        left = [p for p, rule in zip(found, picked, strict=True) if rule is None and p.is_there]
-        if left:
-            raise ValueError(f"no rule of partition picks these parameters:\n{listed(left)}")
         # Where there is no parameter, any group will do.
-        names = [str(rule or rules[0]) for rule in picked]
+        names = [str(rule or rules[0]) for rule in first_matches(rules, parameters(tree))]
         return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(names)
 
     inner = optax.partition(optimizers, labels)
-    return GradientTransformation(inner.init, inner.update, describe(partition, groups))
+
+    def init(params):
+        _check_groups(rules, parameters(params))
+        return inner.init(params)
+
+    return GradientTransformation(init, inner.update, describe(partition, groups))
+
+
+def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:
+    """Every rule must be the first for some parameter, and some rule for every parameter."""
+    picked = first_matches(rules, found)
+    for rule in rules:
+        if found and rule not in picked:
+            taken = any(map(rule.matches, found))
+            reason = "only what earlier rules pick; put it first" if taken else "no parameter"
+            raise ValueError(f"{rule} matches {reason}; there are:\n{listed(found)}")
+    left = [p for p, rule in zip(found, picked, strict=True) if rule is None and p.is_there]
+    if left:
+        raise ValueError(f"no rule of partition picks these parameters:\n{listed(left)}")

@@ -59,10 +59,13 @@ def share(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
 
 
 def count(name: str, value: int | jax.Array) -> int | jax.Array:
-    """Checks that a hyperparameter is a whole number in [1, ∞)."""
-    allowed = "[1, ∞), a whole one"
-    number = _number(name, value, allowed, lambda x: 1 <= x < math.inf and x == int(x))
-    return number.astype(int) if isinstance(number, jax.Array) else int(number)
+    """Checks that a hyperparameter is a whole number in [1, 2³¹)."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
+        return value
+    allowed = "[1, 2³¹), a whole one"
+    number = _number(name, value, allowed, lambda x: 1 <= x < 2**31 and x == int(x))
+    # optax.inject_hyperparams makes floats of integers.
+    return jnp.round(number).astype(int) if isinstance(number, jax.Array) else int(number)
 
 
 def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:

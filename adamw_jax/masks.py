@@ -1,18 +1,29 @@
 """Masks for weight decay: by rule, or any tree of booleans, or a function that makes one."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adamw_jax import numerics
 from adamw_jax.core import Description, Readable, describe
-from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, kind, parameters
+from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, kind, listed, parameters
 
 
 def checked(mask: Any) -> Callable[[Any], Any]:
-    """The mask as a function that refuses trees it does not match."""
+    """The mask as a function that refuses trees it does not match.
+
+    Raises:
+      ValueError: it is a rule or a pattern, of which a mask has yet to be made.
+    """
+    if isinstance(mask, Rule | str):
+        made = f"decay_only({mask!r}) or decay_except({mask!r})"
+        raise ValueError(f"mask must be made of the rule: {made}")
+    if mask in (decay_except, decay_only):
+        raise ValueError(f"mask must be called: {mask.__name__}(…)")
     # A module of masks can be called and is a tree all the same: its leaves are booleans.
     leaves = jax.tree.leaves(mask)
     is_function = bool(leaves) and all(map(callable, leaves))
@@ -73,29 +84,45 @@ def _listed(paths: list[tuple[Any, ...]]) -> str:
 NOT_DECAYED = kind("bias"), kind("scale"), kind("embedding")
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class DecayMask(Readable):
     """A mask by rules, for any tree; made by `decay_except` and `decay_only`.
 
     Attributes:
-      rules: they are asked in this order.
-      picked: whether a parameter that a rule picks decays, or one that none picks.
-      required: whether each rule must pick something.
+      constructor: `decay_except` or `decay_only`.
+      rules: its arguments.
     """
 
-    def __init__(
-        self, rules: tuple[Rule, ...], picked: bool, required: bool, description: Description
-    ):
-        super().__init__(description)
-        self.rules, self.picked, self.required = rules, picked, required
+    constructor: Callable[..., "DecayMask"]
+    rules: tuple[Rule, ...]
+
+    @property
+    def description(self) -> Description:
+        """The call that made the mask, as data."""
+        return describe(self.constructor, *self.rules)
 
     def __call__(self, tree: Any) -> Any:
         """Whether each parameter decays, as a tree of booleans like `tree`."""
-        marks = [(rule is not None) == self.picked for rule in self.matches(parameters(tree))]
+        if isinstance(tree, jax.Array) and jnp.issubdtype(tree.dtype, jnp.integer):
+            raise ValueError(
+                f"{self} was called with a step as if it were a schedule: under "
+                "optax.inject_hyperparams, name the mask among the static_args"
+            )
+        marks, found = self.marks(tree), parameters(tree)
+        for rule in self.rules:
+            if found and not any(map(rule.matches, found)):
+                raise ValueError(f"{rule} matches no parameter; there are:\n{listed(found)}")
+        return marks
+
+    def marks(self, tree: Any) -> Any:
+        """The same where a part of the parameters may be missing, as from the updates."""
+        picks = self.constructor is decay_only
+        marks = [(rule is not None) == picks for rule in self.deciding(parameters(tree))]
         return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(marks)
 
-    def matches(self, found: list[Parameter]) -> list[Rule | None]:
-        """The rule that decides on each parameter, None where no rule picks it."""
-        return first_matches(self.rules, found, required=self.required)
+    def deciding(self, found: list[Parameter]) -> list[Rule | None]:
+        """The rule that picks each parameter, None where none does."""
+        return first_matches(self.rules or NOT_DECAYED, found)
 
 
 def decay_except(*rules: Rule | str) -> DecayMask:
@@ -104,7 +131,7 @@ def decay_except(*rules: Rule | str) -> DecayMask:
     Args:
       *rules: `path(…)`, a string that is the pattern of one, or `kind(…)`. Without any,
         biases, the scales of normalisations and embeddings are left out, stacked layers
-        or not, and need not be there.
+        or not, and need not be there; names that tell no kind decay.
 
     Returns:
       A mask, as `decoupled_weight_decay` and its like take it.
@@ -113,9 +140,7 @@ def decay_except(*rules: Rule | str) -> DecayMask:
       ValueError: an argument is no rule, or (where the mask is used) a rule picks
         nothing, with the paths that there are.
     """
-    chosen = tuple(map(as_rule, rules))
-    description = describe(decay_except, *chosen)
-    return DecayMask(chosen or NOT_DECAYED, False, bool(chosen), description)
+    return DecayMask(decay_except, tuple(map(as_rule, rules)))
 
 
 def decay_only(*rules: Rule | str) -> DecayMask:
@@ -132,5 +157,4 @@ def decay_only(*rules: Rule | str) -> DecayMask:
     """
     if not rules:
         raise ValueError("decay_only needs a rule: a path pattern, path(…) or kind(…)")
-    chosen = tuple(map(as_rule, rules))
-    return DecayMask(chosen, True, True, describe(decay_only, *chosen))
+    return DecayMask(decay_only, tuple(map(as_rule, rules)))

@@ -111,7 +111,8 @@ def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
 
     u ← u / max(1, RMS), with RMS = √mean(|g|² / max(v, eps²)) over the leaf: the update
     clipping of Adafactor (arXiv 1804.04235, §5) as StableAdamW uses it (arXiv 2304.13013,
-    §3.5). `optax.clip_by_block_rms` clips by the RMS of u itself.
+    §3.5). Layers that are stacked are one leaf, and clipped together.
+    `optax.clip_by_block_rms` clips by the RMS of u itself.
 
     Args:
       eps: ≥ 0, keeps the RMS finite where v = 0.

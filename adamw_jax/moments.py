@@ -133,7 +133,9 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
     """Averages the squared gradients: v ← v + (1 − b2)(|g|² − v), from v = 0.
 
     The uncentred second moment of Adam's Algorithm 1 (arXiv 1412.6980). It is kept in
-    float32 for half-precision parameters: a bfloat16 v stalls at half its value.
+    float32 for half-precision parameters: a bfloat16 v stalls at half its value. Where a
+    square overflows (|g| > 1.8e19 in float32) v is infinite from then on, and an adaptive
+    optimizer moves that parameter no more, as in Optax.
 
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
@@ -219,10 +221,10 @@ def _average_square(b2):
     average = numerics.average(b2)
 
     def step(g, v):
-        # A square that overflows counts as the largest number: an infinite v would turn
-        # into NaN at the next step, a finite one decays.
         square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
-        return average(v, jnp.minimum(square, jnp.finfo(square.dtype).max))
+        # ∞ stays: the average would make NaN of it, and a finite v, beside a first moment
+        # that still holds the spike, very long steps.
+        return jnp.where(jnp.isinf(v), v, average(v, square))
 
     return step
 

@@ -19,10 +19,11 @@ import jax
 import optax
 
 from adamw_jax.bias import bias_correction
-from adamw_jax.combine import chain, parallel
+from adamw_jax.combine import chain, check_transformations, parallel
 from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
-from adamw_jax.decay import decoupled_weight_decay, l2_regularization
+from adamw_jax.decay import check_undecayed, decoupled_weight_decay, l2_regularization
+from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.merges import nesterov_lookahead, rms_ratio
 from adamw_jax.moments import heavy_ball, momentum, second_moment
 from adamw_jax.schedules import cosine_warm_restarts, renormalized_decay, scale_by_learning_rate
@@ -71,6 +72,8 @@ def sgdw(
     α and η are multiplied into the gradient before the momentum remembers it, so that a
     schedule that falls leaves the steps in the memory as long as they were.
     """
+    non_negative_or_schedule("decay_per_step", decay_per_step)
+    non_negative_or_schedule("schedule", schedule)
     scaled = scale_by_learning_rate(learning_rate, flip_sign=False)
     scheduled = scale_by_learning_rate(schedule, flip_sign=False)
     decay = decoupled_weight_decay(per_step_from_weight_decay(decay_per_step, schedule), mask)
@@ -168,8 +171,15 @@ def decayed_per_step(
     Source: arXiv 1711.05101, Algorithm 2, which it is with `adam(α)` as the optimizer,
     u = −α m̂ / (√v̂ + eps): the schedule η multiplies step and decay, and the learning
     rate α, which is the optimizer's own and constant, only the step. λ is
-    `decay_per_step`.
+    `decay_per_step`. `optax.MultiSteps` goes around the whole, not inside.
+
+    Raises:
+      ValueError: as the pieces, or the optimizer decays the parameters by itself.
     """
+    check_transformations("decayed_per_step", [optimizer])
+    check_undecayed(optimizer)
+    non_negative_or_schedule("decay_per_step", decay_per_step)
+    non_negative_or_schedule("schedule", schedule)
     # Back to a direction, to which decay is added; then downhill again.
     direction = optimizer, scale_by_learning_rate(1.0)
     decay = decoupled_weight_decay(decay_per_step, mask)

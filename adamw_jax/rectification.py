@@ -35,8 +35,9 @@ def rectification(
         rₜ² = (ρₜ − 4)(ρₜ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρₜ).
 
     As long as ρₜ ≤ threshold, the first five steps or so, v̂ becomes 1, and the step is
-    that of momentum. The paper has no eps; in `rms_ratio` it is added to √v̂ / rₜ here,
-    where PyTorch and Optax add it to √v̂.
+    that of momentum. The paper has no eps; here it is what `rms_ratio` adds to √v̂ / rₜ, or
+    to 1 in the first steps. Optax adds it to √v̂ and PyTorch to the uncorrected √v, both
+    nothing in the first steps.
 
     Args:
       b2: decay rate in [0, 1) of the second moment, a number or 0-d array.

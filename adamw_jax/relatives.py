@@ -14,6 +14,7 @@ from adamw_jax.combine import chain, parallel
 from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import cautious_weight_decay, decoupled_weight_decay, proximal_weight_decay
+from adamw_jax.hyperparameters import non_negative, non_negative_or_schedule
 from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
 from adamw_jax.moments import infinity_moment, momentum, running_max, second_moment
 from adamw_jax.optimizers import Number, NumberOrSchedule, adam, adamw, mean, mean_square
@@ -182,6 +183,7 @@ def adabelief(
     """
     surprise = parallel(chain(), momentum(b1), merge=difference())
     second = chain(surprise, second_moment(b2), bias_correction(b2))
+    non_negative("eps_root", eps_root)
     merge = rms_ratio(eps, eps_root / (1 - b2))
     scaled = parallel(mean(b1, nesterov=nesterov), second, merge=merge)
     return chain(scaled, scale_by_learning_rate(learning_rate))
@@ -221,8 +223,9 @@ def adam_prox(
     The decay is multiplied by the learning rate. The paper's own, by the schedule alone, is
     `chain(adam(…), proximal_weight_decay(…))` with η·α in the first and η·λ in the second.
     """
-    decay_per_step = per_step_from_weight_decay(weight_decay, learning_rate)
+    non_negative_or_schedule("weight_decay", weight_decay)
     step = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
+    decay_per_step = per_step_from_weight_decay(weight_decay, learning_rate)
     return chain(step, proximal_weight_decay(decay_per_step, mask))
 
 
@@ -255,7 +258,8 @@ def stable_adamw(
 ) -> GradientTransformation:
     """AdamW with update clipping: θ ← θ − α/max(1, RMS) (m̂ / (√v̂ + eps) + λθ).
 
-    RMS = √mean(g² / max(v̂, eps²)) over a leaf; see `clip_by_rms`. Source: arXiv
+    RMS = √mean(g² / max(v̂, eps²)) over a leaf, stacked layers together; see
+    `clip_by_rms`. Source: arXiv
     2304.13013, Algorithm 2. The clipping compares with v̂ a second time, which is one more
     second moment in memory.
     """

@@ -1,21 +1,29 @@
 """What decays, what does not, why, and how fast: a table of an optimizer's weight decay.
 
-The shares are not computed from the hyperparameters but measured, so that the report is
-true of any Optax optimizer: without a gradient, all that a step takes away is decay.
+The shares are not computed from the hyperparameters but measured, so that they do not
+depend on who made the optimizer: without a gradient, what a step takes away is decay.
 """
 
 import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
+from adamw_jax.combine import check_transformations
 from adamw_jax.conventions import timescale_from_per_step
 from adamw_jax.core import Description
-from adamw_jax.masks import decay_except, decay_only
+from adamw_jax.groups import partition
+from adamw_jax.masks import DecayMask, decay_except, decay_only
 from adamw_jax.rules import Parameter, as_rule, first_matches, parameters
+
+NO_SHARE = (
+    "?: what a step takes away is not a share of the parameter; "
+    "L2 inside an adaptive scaling is not, nor what is clipped; with eps = 0 it is undefined"
+)
 
 
 class DecayRow(NamedTuple):
@@ -23,11 +31,10 @@ class DecayRow(NamedTuple):
 
     Attributes:
       path: names from the root, joined by slashes.
-      kind: "weight", "bias", "scale" or "embedding"; None where nothing tells.
+      kind: as in the rule `kind`; None where nothing tells.
       shape: of the parameter.
       decay_per_step: share of the parameter that a step takes away; 0 where none decays,
-        NaN where what is taken away is no share of the parameter (L2 inside an adaptive
-        scaling).
+        negative where it grows, NaN where what is taken away is no share of it.
       timescale: steps, or epochs, in which that takes it to 1/e; infinite where none
         decays.
       why: the rules that decided.
@@ -57,7 +64,9 @@ class DecayReport(NamedTuple):
         table = [head, *map(_cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:], self._sum()])
+        note = [NO_SHARE] if any(math.isnan(row.decay_per_step) for row in self.rows) else []
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join([lines[0], rule, *lines[1:], self._sum(), *note])
 
     def _sum(self) -> str:
         decaying = [math.prod(row.shape) for row in self.rows if row.decay_per_step > 0]
@@ -77,32 +86,46 @@ def decay_report(
 ) -> DecayReport:
     """Finds out how much of each parameter a step takes away, and which rule says so.
 
-    The optimizer takes a step at θ = 1 without a gradient, on arrays of one number each;
-    so a large model costs nothing, and abstract parameters (`jax.eval_shape`) will do.
-    Decay that depends on the gradient (`cautious_weight_decay`) is shown where it applies.
-    Of momentum after L2 the first step is shown. `optax.MultiSteps` moves nothing in most
-    steps: report on the optimizer inside.
+    The optimizer takes a step from θ = 1 without a gradient, compiled, so that nothing but
+    the answer need be in memory; abstract parameters (`jax.eval_shape`) will do. What the
+    gradient has a say in is shown without it: `cautious_weight_decay` where it applies,
+    LAMB's trust ratio for the decay alone. Of momentum after L2 the first step is shown.
+    `optax.MultiSteps` moves nothing in most steps: report on the optimizer inside.
 
     Args:
       optimizer: any Optax transformation. The reasons are known for masks by rule and
         groups of this library.
       params: the parameters, or anything like them with shapes and dtypes.
-      steps_per_epoch: makes the timescale one in epochs.
-      step: the step at which schedules are seen, the number of updates before it.
+      steps_per_epoch: > 0, makes the timescale one in epochs.
+      step: ≥ 0, the number of updates before the one shown, which schedules see.
 
     Returns:
       A report; `print` it.
+
+    Raises:
+      ValueError: an argument is out of range, a parameter is not floating-point or
+        complex (with the paths), or the hyperparameters are tracers.
     """
+    check_transformations("decay_report", [optimizer])
+    numerics.check_floating(params, arrays_only=True)
+    if steps_per_epoch is not None and not steps_per_epoch > 0:
+        raise ValueError(f"steps_per_epoch must be positive, got {steps_per_epoch!r}")
+    if not (isinstance(step, int) and 0 <= step < 2**31):
+        raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
     found, shapes = parameters(params), jax.eval_shape(lambda tree: tree, params)
     leaves = jax.tree.leaves(shapes, is_leaf=numerics.is_none)
     once, twice = (_taken_away(optimizer, shapes, size, step) for size in (1.0, 2.0))
     why = _reasons(getattr(optimizer, "description", None), found)
 
     def row(parameter, leaf, share, double, why):
-        share = share if math.isclose(2 * share, double, rel_tol=1e-3) else math.nan
+        share = share if math.isclose(2 * share, double, rel_tol=1e-2) else math.nan
+        least = float(jnp.finfo(leaf.dtype).eps) / 4
+        if 0 < share < least:
+            why = _joined(why, f"too small for {leaf.dtype} without a gradient")
+        elif -least < share < 0:  # a schedule that ends at zero, rounded
+            share = 0.0
         timescale = timescale_from_per_step(share, steps_per_epoch or 1)
-        path, kind, _ = parameter
-        return DecayRow(path, kind, leaf.shape, share, timescale, why)
+        return DecayRow(parameter.path, parameter.kind, leaf.shape, share, timescale, why)
 
     rows = zip(found, leaves, once, twice, why, strict=True)
     unit = "steps" if steps_per_epoch is None else "epochs"
@@ -112,46 +135,56 @@ def decay_report(
 def _taken_away(optimizer, shapes, size, step):
     """What a step without a gradient takes away from each parameter, all of them `size`."""
 
-    def filled(value):
-        def leaf(p):
-            dtype = jnp.complex64 if jnp.issubdtype(p.dtype, jnp.complexfloating) else jnp.float32
-            return jnp.full((1,) * len(p.shape), value, dtype)
+    # The numbers are operands, or the compiler would work out the arrays by itself.
+    @jax.jit
+    def first_changes(size, zero, step):
+        def filled(value):
+            return jax.tree.map(lambda p: jnp.full(p.shape, value, p.dtype), shapes)
 
-        return jax.tree.map(leaf, shapes)
+        def at_step(path, leaf):
+            is_count = bool(path) and getattr(path[-1], "name", None) == "count"
+            return jnp.full_like(leaf, step) if is_count else leaf
 
-    state = optimizer.init(filled(size))
-    if optax.tree.get_all_with_path(state, "count"):
-        state = optax.tree.set(state, count=jnp.int32(step))
-    updates, _ = optimizer.update(filled(0.0), state, filled(size))
-    leaves = jax.tree.leaves(updates, is_leaf=numerics.is_none)
-    return [None if u is None else 0.0 - float(jnp.ravel(u)[0].real) for u in leaves]
+        state = jax.tree_util.tree_map_with_path(at_step, optimizer.init(filled(size)))
+        updates, _ = optimizer.update(filled(zero), state, filled(size))
+        return jax.tree.map(lambda u: jnp.ravel(u)[:1].sum().real, updates)
+
+    changes = first_changes(size, 0.0, step)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(changes)):
+        raise ValueError("decay_report measures: call it outside jit, with numbers or arrays")
+    # From zero, so that nothing is 0 and not −0.
+    return [
+        x if x is None else 0.0 - float(x)
+        for x in jax.tree.leaves(changes, is_leaf=numerics.is_none)
+    ]
 
 
 def _reasons(part: Any, found: list[Parameter]) -> list[str]:
     """Which rules decide on each parameter, read off the composition."""
-    match part:
-        case dict():  # the groups of a partition
-            reasons = [(as_rule(rule), _reasons(tx, found)) for rule, tx in part.items()]
-            picked = first_matches([rule for rule, _ in reasons], found, required=False)
-            inside = dict(reasons)
-            return [
-                _joined(f"in {rule}", inside[rule][i]) if rule else ""
-                for i, rule in enumerate(picked)
-            ]
-        case Description() if part.constructor in (decay_except, decay_only):
-            mask = part.constructor(*(rule.constructor(*rule.args) for rule in part.args))
-            verb = "picked" if mask.picked else "left out"
-            picked = first_matches(mask.rules, found, required=False)
-            return [f"{verb} by {rule or 'no rule'}" for rule in picked]
-        case Description():
-            parts = [*part.args, *part.kwargs.values()]
-            inside = [_reasons(inner, found) for inner in parts]
-            own_mask = part.kwargs.get("mask")
-            if own_mask is not None and not isinstance(own_mask, Description):
-                inside.append(["a mask without rules"] * len(found))
-            return [_joined(*reasons) for reasons in zip([""] * len(found), *inside, strict=True)]
-        case _:
-            return [""] * len(found)
+    if not isinstance(part, Description):
+        return [""] * len(found)
+    if part.constructor is partition:
+        return _reasons_in_groups(part.args[0], found)
+    if part.constructor in (decay_except, decay_only):
+        verb = "left out" if part.constructor is decay_except else "picked"
+        mask: DecayMask = part.constructor(*(rule.constructor(*rule.args) for rule in part.args))
+        return [f"{verb} by {rule}" if rule else f"not {verb}" for rule in mask.deciding(found)]
+    inside = [_reasons(inner, found) for inner in (*part.args, *part.kwargs.values())]
+    own_mask = part.kwargs.get("mask")
+    if own_mask is not None and not isinstance(own_mask, Description):
+        inside.append(["a mask without rules"] * len(found))
+    return [_joined(*reasons) for reasons in zip([""] * len(found), *inside, strict=True)]
+
+
+def _reasons_in_groups(groups: dict[Any, Any], found: list[Parameter]) -> list[str]:
+    picked = first_matches(list(map(as_rule, groups)), found)
+    reasons = [""] * len(found)
+    for rule, optimizer in groups.items():
+        members = [i for i, by in enumerate(picked) if by == as_rule(rule)]
+        inner = _reasons(optimizer, [found[i] for i in members])
+        for i, reason in zip(members, inner, strict=True):
+            reasons[i] = _joined(f"in {as_rule(rule)}", reason)
+    return reasons
 
 
 def _joined(*reasons: str) -> str:
@@ -159,11 +192,12 @@ def _joined(*reasons: str) -> str:
 
 
 def _cells(row: DecayRow) -> tuple[str, ...]:
-    if row.decay_per_step == 0:
-        decays, share, timescale = "no", "", ""
-    elif math.isnan(row.decay_per_step):
-        decays, share, timescale = "L2", "scaled", ""
+    shown = f"{row.decay_per_step:.3g}", f"{row.timescale:.4g}"
+    if math.isnan(row.decay_per_step):
+        decays, shown = "?", ("", "")
+    elif row.decay_per_step == 0:
+        decays, shown = "no", ("", "")
     else:
-        decays, share, timescale = "yes", f"{row.decay_per_step:.3g}", f"{row.timescale:.4g}"
+        decays = "yes" if row.decay_per_step > 0 else "grows"
     shape = "×".join(map(str, row.shape)) or "number"
-    return row.path or "(the root)", row.kind or "?", shape, decays, share, timescale, row.why
+    return row.path or "(the root)", row.kind or "?", shape, decays, *shown, row.why

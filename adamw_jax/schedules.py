@@ -109,8 +109,7 @@ class Schedule(Readable):
     def __init__(
         self, function: Callable[[jax.typing.ArrayLike], jax.Array], description: Description
     ):
-        super().__init__(description)
-        self.function = function
+        self.function, self.description = function, description
 
     def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
         """The number that the update with `step` updates before it sees."""
@@ -135,7 +134,7 @@ def cosine_warm_restarts(
       floor: η_min in [0, 1], the share at which η ends: η_min + (1 − η_min)(½ + ½ cos …).
 
     Returns:
-      A schedule, step → η in float32. Multiply it by the learning rate, or pass it to
+      A schedule, step → η in the default precision. Multiply it by the learning rate, or pass it to
       `decayed_per_step`.
 
     Raises:
@@ -165,7 +164,7 @@ def renormalized_decay(
       cycle_mult: as in `cosine_warm_restarts`.
 
     Returns:
-      A schedule, step → λ in float32, constant within a cycle.
+      A schedule, step → λ in the default precision, constant within a cycle.
 
     Raises:
       ValueError: as `cosine_warm_restarts`, or normalized_decay is negative.
