@@ -152,3 +152,63 @@ def test_where_the_decay_stands_is_the_difference_between_adam_l2_and_adamw():
         "decoupled_weight_decay",
     ]
     assert scaling == l2.description.args[1] == adamw.description.args[0]
+
+
+def test_proximal_decay_never_passes_zero_however_large_it_is():
+    params = jnp.asarray(np.random.default_rng(0).normal(size=10_000), jnp.float32)
+    for decay in 1e-3, 1.0, 1e8, 1e38:
+        tx = aj.proximal_weight_decay(decay)
+        updates, _ = tx.update(jnp.zeros_like(params), tx.init(params), params)
+        after = params + updates
+        assert jnp.all(after * params >= 0) and jnp.all(jnp.abs(after) <= jnp.abs(params))
+
+
+def test_cautious_decay_goes_by_signs_not_by_a_product_that_underflows():
+    tx, params = aj.cautious_weight_decay(0.5), jnp.float32([1e-30, -1e-30, 0.0, 1e-30])
+    updates = jnp.float32([-1e-30, -1e-30, 1.0, 0.0])
+    got, _ = tx.update(updates, tx.init(params), params)
+    chex.assert_trees_all_equal(got - updates, jnp.float32([0, -0.5e-30, 0, 0.5e-30]))
+
+
+DECAYING = {
+    "lion": aj.lion(0.1),
+    "adamw": aj.adamw(0.1),
+    "adam_prox": aj.adam_prox(0.1),
+    "cautious_adamw": aj.cautious_adamw(0.1),
+    "scheduled": aj.adamw(0.1, weight_decay=lambda step: 0.0),
+    "twice": aj.decayed_per_step(aj.adam(0.1), 0.1),
+    "in a group": aj.partition({"*": aj.chain(aj.adam(0.1), aj.sgdw(0.1))}),
+}
+
+
+@pytest.mark.parametrize("tx", DECAYING.values(), ids=DECAYING)
+def test_no_decay_is_added_to_an_optimizer_that_decays(tx):
+    with pytest.raises(ValueError, match="decays the parameters already"):
+        aj.decayed_per_step(tx, 0.1)
+
+
+@pytest.mark.parametrize("tx", [aj.lion(0.1, weight_decay=0), aj.adam_l2(0.1), optax.adamw(0.1)])
+def test_decay_is_added_to_l2_and_to_what_cannot_be_read(tx):
+    assert aj.decayed_per_step(tx, 0.1).init(PARAMS)
+
+
+WRONG = {
+    "decay_per_step": lambda: aj.decayed_per_step(aj.adam(0.1), -1.0),
+    "schedule": lambda: aj.decayed_per_step(aj.adam(0.1), 0.1, -1.0),
+    "decayed_per_step": lambda: aj.decayed_per_step(aj.adam, 0.1),
+    "decay_per_step ": lambda: aj.sgdw(0.1, 0.9, None),
+    "weight_decay": lambda: aj.adam_prox(0.1, weight_decay="a"),
+    "eps_root": lambda: aj.adabelief(0.1, eps_root=-1.0),
+    "decay_only": lambda: aj.adamw(0.1, mask="*kernel"),
+    r"decay_except\(kind": lambda: aj.adamw(0.1, mask=aj.kind("bias")),
+    "must be called": lambda: aj.adamw(0.1, mask=aj.decay_except),
+    "static_args": lambda: optax.inject_hyperparams(aj.adamw)(0.1, mask=aj.decay_except()).init(
+        PARAMS
+    ),
+}
+
+
+@pytest.mark.parametrize("said, mistake", WRONG.items(), ids=WRONG)
+def test_a_mistake_is_told_in_the_words_of_the_call(said, mistake):
+    with pytest.raises(ValueError, match=said.strip()):
+        mistake()

@@ -144,3 +144,14 @@ def test_a_real_accumulator_is_refused_for_complex_parameters():
     tx = aj.momentum(0.9, accumulator_dtype=jnp.float32)
     with pytest.raises(ValueError, match="accumulator_dtype"):
         tx.init({"w": jnp.complex64([1j])})
+
+
+@pytest.mark.parametrize("make", [aj.adam, aj.nadam, aj.amsgrad, aj.rmsprop])
+def test_a_gradient_whose_square_overflows_stops_a_parameter_as_in_optax(make):
+    # A finite second moment would divide a first one that still holds the spike.
+    peer = getattr(optax, make.__name__)
+    for tx in make(1e-3), peer(1e-3):
+        state = tx.init(jnp.ones(2))
+        for g in [1e30] + 50 * [1e-2]:
+            updates, state = tx.update(jnp.float32([g, 1e-2]), state)
+            assert updates[0] == 0 and -0.1 < updates[1] < 0

@@ -1,5 +1,7 @@
 """Masks by rule: which parameters they pick in real models, and what they say when they cannot."""
 
+import pickle
+
 import chex
 import equinox as eqx
 import flax.linen as nn
@@ -438,3 +440,59 @@ def test_masks_by_rule_pass_through_jit_and_scan():
     shares = by_path(shrunk)
     np.testing.assert_allclose(shares.pop("layer/kernel"), 0.95**4, rtol=1e-5)
     assert set(shares.values()) == {1.0}
+
+
+NAMES_OF_KINDS = {
+    "bias": "bias biases bias_ih_l0 in_proj_bias b b1 beta offset relative_position_bias_table",
+    "scale": "scale gamma g logit_scale attn_norm ln_1/weight bn1/weight norm/0/weight "
+    "LayerNorm_0/scale layer_norm2/weight",
+    "embedding": "embedding embed pos_emb pos_embedding cls_token wte cls embed_tokens/weight",
+    "weight": "kernel weight w W1 lora_a in_proj_weight normal_head/weight norm_proj/weight "
+    "patch_embed/proj/weight unembed/kernel recurrent_kernel",
+    "other": "B negative_slope temperature A_log unembed",
+}
+
+
+@pytest.mark.parametrize(
+    "kind, paths", [(k, p) for k, ps in NAMES_OF_KINDS.items() for p in ps.split()]
+)
+def test_names_tell_the_kind_nested_and_flattened(kind, paths):
+    *modules, name = paths.split("/")
+    nested = {name: jnp.ones(2)}
+    for module in reversed(modules):
+        nested = {module: nested}
+    trees = nested, {paths: jnp.ones(2)}, {paths.replace("/", "."): jnp.ones(2)}
+    for tree in (*trees, {tuple(["a", *modules, name]): jnp.ones(2)}):
+        assert [p.kind for p in parameters(tree)] == [kind]
+
+
+def test_masks_and_rules_are_values():
+    mask = aj.decay_except("head/*", aj.kind("bias"))
+    assert mask == aj.decay_except("head/*", aj.kind("bias")) != aj.decay_except("head/*")
+    assert hash(mask) == hash(pickle.loads(pickle.dumps(mask))) and mask in {mask}
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Odd:
+    """A container whose keys are plain strings, and whose [] means something else."""
+
+    def __init__(self, weight, bias):
+        self.children = weight, bias
+
+    def __getitem__(self, name):
+        raise TypeError("no such thing")
+
+    def tree_flatten_with_keys(self):
+        return list(zip(["weight", "bias"], self.children, strict=True)), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_containers_of_any_sort_have_names():
+    found = parameters({"norm": [Odd(jnp.ones(2), {"scale": jnp.ones(2)})]})
+    assert [(p.path, p.kind) for p in found] == [
+        ("norm/0/weight", "scale"),
+        ("norm/0/bias/scale", "scale"),
+    ]
