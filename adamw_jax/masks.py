@@ -22,7 +22,7 @@ def checked(mask: Any) -> Callable[[Any], Any]:
     if isinstance(mask, Rule | str):
         made = f"decay_only({mask!r}) or decay_except({mask!r})"
         raise ValueError(f"mask must be made of the rule: {made}")
-    if mask in (decay_except, decay_only):
+    if mask is decay_except or mask is decay_only:
         raise ValueError(f"mask must be called: {mask.__name__}(…)")
     # A module of masks can be called and is a tree all the same: its leaves are booleans.
     leaves = jax.tree.leaves(mask)

@@ -114,7 +114,7 @@ def decay_report(
         raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
     found, shapes = parameters(params), jax.eval_shape(lambda tree: tree, params)
     leaves = jax.tree.leaves(shapes, is_leaf=numerics.is_none)
-    once, twice = (_taken_away(optimizer, shapes, size, step) for size in (1.0, 2.0))
+    once, twice = _taken_away(optimizer, shapes, step)
     why = _reasons(getattr(optimizer, "description", None), found)
 
     def row(parameter, leaf, share, double, why):
@@ -132,8 +132,8 @@ def decay_report(
     return DecayReport(tuple(row(*cells) for cells in rows if cells[1] is not None), unit)
 
 
-def _taken_away(optimizer, shapes, size, step):
-    """What a step without a gradient takes away from each parameter, all of them `size`."""
+def _taken_away(optimizer, shapes, step):
+    """What a step without a gradient takes away from parameters that are all 1, or all 2."""
 
     # The numbers are operands, or the compiler would work out the arrays by itself.
     @jax.jit
@@ -147,16 +147,14 @@ def _taken_away(optimizer, shapes, size, step):
 
         state = jax.tree_util.tree_map_with_path(at_step, optimizer.init(filled(size)))
         updates, _ = optimizer.update(filled(zero), state, filled(size))
-        return jax.tree.map(lambda u: jnp.ravel(u)[:1].sum().real, updates)
+        firsts = jax.tree.map(lambda u: jnp.ravel(u)[:1].sum().real, updates)
+        return jax.tree.leaves(firsts, is_leaf=numerics.is_none)
 
-    changes = first_changes(size, 0.0, step)
+    changes = [first_changes(size, 0.0, step) for size in (1.0, 2.0)]
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(changes)):
         raise ValueError("decay_report measures: call it outside jit, with numbers or arrays")
     # From zero, so that nothing is 0 and not −0.
-    return [
-        x if x is None else 0.0 - float(x)
-        for x in jax.tree.leaves(changes, is_leaf=numerics.is_none)
-    ]
+    return [[None if x is None else 0.0 - float(x) for x in leaves] for leaves in changes]
 
 
 def _reasons(part: Any, found: list[Parameter]) -> list[str]:

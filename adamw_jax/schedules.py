@@ -134,8 +134,8 @@ def cosine_warm_restarts(
       floor: η_min in [0, 1], the share at which η ends: η_min + (1 − η_min)(½ + ½ cos …).
 
     Returns:
-      A schedule, step → η in the default precision. Multiply it by the learning rate, or pass it to
-      `decayed_per_step`.
+      A schedule, step → η in the default precision. Multiply it by the learning rate, or
+      pass it to `decayed_per_step`.
 
     Raises:
       ValueError: first_cycle or cycle_mult is not an integer ≥ 1, or floor is out of range.

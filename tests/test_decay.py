@@ -212,3 +212,8 @@ WRONG = {
 def test_a_mistake_is_told_in_the_words_of_the_call(said, mistake):
     with pytest.raises(ValueError, match=said.strip()):
         mistake()
+
+
+def test_the_mask_of_a_lone_array_may_be_a_numpy_boolean_or_array():
+    for mask in np.True_, np.array(True), jnp.array(True):
+        assert decayed(aj.adamw(0.1, mask=mask), jnp.ones(2), jnp.zeros(2)) == {""}
