@@ -224,7 +224,7 @@ def _average_square(b2):
         square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
         # ∞ stays: the average would make NaN of it, and a finite v, beside a first moment
         # that still holds the spike, very long steps.
-        return jnp.where(jnp.isinf(v), v, average(v, square))
+        return jax.lax.select(jax.lax.is_finite(v), average(v, square), v)
 
     return step
 
