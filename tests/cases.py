@@ -385,6 +385,10 @@ class Problem:
 
     def descend(self, tx, dtype=jnp.float32):
         """The end of the run with an optimizer, in one scan."""
+        return self.last(tx, dtype)[0]
+
+    def last(self, tx, dtype=jnp.float32):
+        """The parameters at the end of the run, and the optimizer's state."""
         trees = self.start, self.slope, self.noise
         trees = jax.tree.map(lambda x: jnp.asarray(x, dtype), trees)
         return jax.tree.map(np.asarray, _descend(tx, *trees))
@@ -398,7 +402,7 @@ def _descend(tx, params, slope, noise):
         updates, state = tx.update(gradients, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.lax.scan(step, (params, tx.init(params)), noise)[0][0]
+    return jax.lax.scan(step, (params, tx.init(params)), noise)[0]
 
 
 def problem(steps, seed=0, complex_=False):

@@ -21,23 +21,8 @@ def average(state):
 
 
 def averaged(tx, quadratics, dtype):
-    """The average at the end of a run, in one scan."""
-    start, slope, noise = (
-        jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-        for tree in (quadratics.start, quadratics.slope, quadratics.noise)
-    )
-
-    @jax.jit
-    def run(start):
-        def step(carry, noise):
-            params, state = carry
-            gradients = jax.tree.map(lambda s, θ, n: s * θ + n, slope, params, noise)
-            updates, state = tx.update(gradients, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (start, tx.init(start)), noise)[0][1]
-
-    return jax.tree.map(np.asarray, average(run(start)))
+    """The average at the end of a run."""
+    return average(quadratics.last(tx, dtype)[1])
 
 
 def expected_average(quadratics, b2, α):

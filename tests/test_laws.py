@@ -9,20 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import weighted_mean
+from strategies import STEPS, THETA, amounts, nonzero, outputs, rates, runs, vectors
 
 import adamw_jax as aj
-
-SIZE, STEPS = 3, 4
-numbers = st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
-vectors = st.lists(numbers, min_size=SIZE, max_size=SIZE).map(np.float32)
-nonzero = st.lists(numbers.filter(bool), min_size=SIZE, max_size=SIZE).map(np.float32)
-rates = st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.99, 0.999, 0.99999]) | st.floats(0, 0.999)
-amounts = st.floats(1e-4, 1.0)
-
-
-def runs(of=vectors):
-    return st.lists(of, min_size=STEPS, max_size=STEPS)
-
 
 pieces = st.one_of(
     st.just(aj.chain()),
@@ -34,17 +23,6 @@ pieces = st.one_of(
     st.builds(aj.adam, amounts, rates, rates),
     st.just(optax.clip_by_global_norm(1.0)),
 )
-THETA = jnp.float32([1.0, -20.0, 300.0])
-
-
-def outputs(tx, gradients, params=THETA):
-    """The updates of a run along given gradients, with the parameters held still."""
-    state = tx.init(params)
-    updates = []
-    for g in gradients:
-        update, state = tx.update(g, state, params)
-        updates.append(update)
-    return updates
 
 
 def descent(tx, gradients, params):
@@ -99,7 +77,7 @@ def test_corrected_momentum_is_the_weighted_mean(b, gradients):
         )
 
 
-@given(rates, vectors)
+@given(rates, vectors())
 def test_the_corrected_average_of_one_gradient_is_that_gradient(b, gradient):
     for tx, expected in [(aj.momentum(b), gradient), (aj.second_moment(b), gradient**2)]:
         for mean in outputs(aj.chain(tx, aj.bias_correction(b)), [gradient] * STEPS):
@@ -141,7 +119,7 @@ def test_for_gradient_descent_l2_is_weight_decay(gradients, α, λ):
     np.testing.assert_allclose(got / scale, expected / scale, atol=1e-5)
 
 
-@given(nonzero, st.floats(1e-2, 0.5), st.floats(1e-5, 1e3))
+@given(vectors(nonzero), st.floats(1e-2, 0.5), st.floats(1e-5, 1e3))
 def test_for_adam_no_l2_is_weight_decay(gradient, λ, l2):
     # Whatever L2 adds to the gradient, Adam's first step is ±α in every coordinate.
     α = 0.1
@@ -152,7 +130,7 @@ def test_for_adam_no_l2_is_weight_decay(gradient, λ, l2):
     assert np.ptp(np.abs(decay_step)) > α * λ  # |±1 + λθ| differs between the coordinates
 
 
-@given(runs(), st.lists(amounts, min_size=SIZE, max_size=SIZE).map(np.float32), amounts)
+@given(runs(), vectors(amounts), amounts)
 def test_with_a_frozen_preconditioner_weight_decay_is_l2_on_scaled_parameters(gradients, s, λ):
     α = 0.1
     precondition = optax.stateless(lambda u, p: u / s)
@@ -173,7 +151,9 @@ def test_with_a_frozen_preconditioner_weight_decay_is_l2_on_scaled_parameters(gr
 # Bounds that the papers state.
 
 
-@given(st.lists(nonzero, min_size=1, max_size=STEPS), st.floats(0, 0.9), st.floats(0, 0.999))
+@given(
+    st.lists(vectors(nonzero), min_size=1, max_size=STEPS), st.floats(0, 0.9), st.floats(0, 0.999)
+)
 def test_adam_bounds_its_first_step_by_the_learning_rate(gradients, b1, b2):
     first = outputs(aj.adam(0.1, b1, b2), gradients)[0]
     assert np.all(np.abs(first) <= 0.1 * (1 + 1e-6))
