@@ -56,7 +56,12 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
         _check_groups(rules, parameters(params))
         return inner.init(params)
 
-    return GradientTransformation(init, inner.update, describe(partition, groups))
+    def update(updates, state, params=None, **extra_args):
+        whole = numerics.spread_none(updates, params)
+        changed, state = inner.update(whole, state, params, **extra_args)
+        return numerics.only_updated(changed, updates), state
+
+    return GradientTransformation(init, update, describe(partition, groups))
 
 
 def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:

@@ -148,6 +148,21 @@ def only_updated(
     return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=is_none)
 
 
+def spread_none(updates: optax.Updates, params: optax.Params | None) -> Any:
+    """Where None stands for a whole part of the parameters, None for each of them.
+
+    Names can then be asked for. Without the parameters the updates pass as they are.
+    """
+    leaves = jax.tree.leaves(updates, is_leaf=is_none)
+    if params is None or not any(map(is_none, leaves)):
+        return updates
+
+    def spread(u, p):
+        return jax.tree.map(lambda _: None, p) if u is None else u
+
+    return jax.tree.map(spread, updates, params, is_leaf=is_none)
+
+
 def zeros(params: optax.Params, dtype: Callable[[Any], Any]) -> Any:
     """Zeros in the shapes and shardings of the parameters.
 
