@@ -403,7 +403,7 @@ def test_columns_are_aligned_and_lines_end_without_blanks():
     assert all(line == line.rstrip() for line in str(printed()).splitlines())
 
 
-# What it gets wrong
+# What is no share of the parameters
 
 
 def test_without_eps_a_step_without_a_gradient_is_undefined():
