@@ -1,0 +1,34 @@
+"""Whole grids of runs in one compiled program.
+
+    from adamw_jax import sweep
+
+    grid = sweep.product(learning_rate=sweep.log_space(1e-4, 1e-1, 7), seed=range(10))
+    results = sweep.sweep(sweep.Run(start, advance, length=20), grid, data, output="results")
+
+`grid` makes rows of settings, `run` says what is to be run, `lanes` and `tune` lay the runs
+out over the devices, `store` keeps the results; `engine` has the function itself.
+"""
+
+from adamw_jax.sweep.engine import sweep
+from adamw_jax.sweep.files import StoreError
+from adamw_jax.sweep.grid import concatenated, log_space, product, zipped
+from adamw_jax.sweep.halving import Halving
+from adamw_jax.sweep.lanes import Layout
+from adamw_jax.sweep.progress import Progress
+from adamw_jax.sweep.results import Result, to_table
+from adamw_jax.sweep.run import Run
+
+__all__ = [
+    "Halving",
+    "Layout",
+    "Progress",
+    "Result",
+    "Run",
+    "StoreError",
+    "concatenated",
+    "log_space",
+    "product",
+    "sweep",
+    "to_table",
+    "zipped",
+]

@@ -1,0 +1,129 @@
+"""Grids: which runs there are, as plain rows of settings.
+
+A grid is a tuple of rows, and a row is a dictionary from names to values, so that any
+comprehension makes one, too. The functions here make the usual ones and combine them:
+
+    product(
+        zipped(learning_rate=[1e-3, 1e-2], eps=[1e-8, 1e-6]),
+        weight_decay=log_space(1e-3, 1, 4),
+        seed=range(10),
+    )
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+Grid = tuple[Row, ...]
+
+
+def product(*grids: Sequence[Row], **axes: Iterable[Any]) -> Grid:
+    """Every row of every grid with every value of every axis; the last varies fastest.
+
+    Raises:
+      ValueError: a setting appears twice.
+    """
+    factors = [*grids, *([{name: value} for value in values] for name, values in axes.items())]
+    return tuple(_joined(rows) for rows in itertools.product(*factors))
+
+
+def zipped(**axes: Iterable[Any]) -> Grid:
+    """One row for the first values of all axes, one for the second values, and so on.
+
+    Raises:
+      ValueError: axes of different lengths.
+    """
+    columns = {name: list(values) for name, values in axes.items()}
+    if len({len(values) for values in columns.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
+        raise ValueError(f"zipped axes must be equally long; they have {lengths} values")
+    return tuple(
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    )
+
+
+def concatenated(*grids: Sequence[Row]) -> Grid:
+    """The rows of all grids, one grid after another; a row that was there before is left out."""
+    rows = {_identity(row): row for row in reversed(list(itertools.chain(*grids)))}
+    return tuple(reversed(rows.values()))
+
+
+def log_space(low: float, high: float, count: int) -> list[float]:
+    """Values from `low` to `high` at equal ratios, to twelve digits, so that 0.01 is 0.01.
+
+    Raises:
+      ValueError: bounds that are not positive and finite, or fewer than two values.
+    """
+    if not (0 < low < math.inf and 0 < high < math.inf and count >= 2):
+        raise ValueError(
+            "log_space takes positive, finite bounds and at least 2 values; got "
+            f"{low=}, {high=}, {count=}"
+        )
+    return [float(f"{value:.12g}") for value in np.geomspace(low, high, count)]
+
+
+def _joined(rows: Iterable[Row]) -> Row:
+    joined: Row = {}
+    for row in rows:
+        if twice := joined.keys() & row.keys():
+            raise ValueError(f"the setting {min(twice)!r} is in two factors of the product")
+        joined |= row
+    return joined
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    # The type, too: 1 equals True and 1.0.
+    return tuple(sorted((name, type(value).__name__, value) for name, value in row.items()))
+
+
+def normalized(rows: Sequence[Row]) -> Grid:
+    """The rows as the engine takes them: Python's own scalars, a seed in each.
+
+    Raises:
+      ValueError: no rows, a row with other settings than the first, a value that is
+        neither a number nor a string, bool, None or tuple of those, a seed out of range,
+        two equal rows.
+    """
+    if not rows:
+        raise ValueError("the grid has no rows")
+    rows = [{"seed": 0} | {name: _scalar(name, v) for name, v in row.items()} for row in rows]
+    names, seen = rows[0].keys(), {}
+    for i, row in enumerate(rows):
+        if row.keys() != names:
+            different = ", ".join(sorted(row.keys() ^ names))
+            raise ValueError(f"row {i} has other settings than row 0; they differ in {different}")
+        if type(row["seed"]) is not int or not 0 <= row["seed"] < 2**32:
+            raise ValueError(f"a seed is an integer in [0, 2**32); row {i} has {row['seed']!r}")
+        first = seen.setdefault(_identity(row), i)
+        if first != i:
+            raise ValueError(f"rows {first} and {i} are the same run: {row}")
+    return tuple(rows)
+
+
+def _scalar(name: str, value: Any) -> Any:
+    if isinstance(value, np.generic) or hasattr(value, "ndim") and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"the setting {name!r} has the value NaN")
+    if all(isinstance(leaf, bool | int | float | str | None) for leaf in _leaves(value)):
+        return value
+    raise ValueError(
+        f"a setting is a number, a string, a bool, None or a tuple of those; {name!r} has {value!r}"
+    )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting can be data: an int or a float, not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

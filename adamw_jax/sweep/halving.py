@@ -1,0 +1,78 @@
+"""Successive halving: most of the time goes to the runs that do best (arXiv 1502.07943)."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from adamw_jax.sweep.results import DIVERGED, Result
+
+
+class Halving(NamedTuple):
+    """After each rung the better runs go on, packed into full lanes.
+
+    Attributes:
+      metric: a scalar metric's name; its value after the rung's last advance counts.
+      rungs: numbers of advances, increasing, after which runs are dropped.
+      keep: share of the runs that goes on, in (0, 1), rounded up.
+      largest: whether large values are good ones, as of an accuracy.
+    """
+
+    metric: str
+    rungs: tuple[int, ...]
+    keep: float = 0.5
+    largest: bool = False
+
+    def check(self, shortest: int) -> None:
+        """Refuses rungs that runs do not reach.
+
+        Raises:
+          ValueError: naming the value.
+        """
+        ends = (0, *self.rungs, shortest)
+        if not self.rungs or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+            raise ValueError(
+                f"rungs must increase from at least 1 to less than {shortest}, the shortest "
+                f"run's length; got {self.rungs}"
+            )
+        if not 0 < self.keep < 1:
+            raise ValueError(f"keep must be in (0, 1); got {self.keep}")
+
+    def check_metric(self, metrics: Sequence[str]) -> None:
+        """Refuses a metric that there is not.
+
+        Raises:
+          ValueError: naming it.
+        """
+        if self.metric not in metrics:
+            raise ValueError(
+                f"halving's metric {self.metric!r} is none of {', '.join(map(repr, metrics))}"
+            )
+
+    def survivors(self, results: Sequence[Result], advances: int) -> set[int]:
+        """The runs that go on; ties go to the earlier one.
+
+        Args:
+          results: those that took part in the rung, which may have gone on already.
+            Diverged ones count, but lose.
+          advances: after how many they are compared.
+        """
+
+        def badness(result: Result) -> tuple[float, int]:
+            made = min(advances, len(result.advance))
+            value = float(result.metrics[self.metric][made - 1])
+            lost = result.status == DIVERGED and made == len(result.advance)
+            lost = lost or not np.isfinite(value)
+            return math.inf if lost else -value if self.largest else value, result.run
+
+        ranked = sorted(results, key=badness)
+        kept = ranked[: math.ceil(self.keep * len(ranked))]
+        return {result.run for result in kept}
+
+    def entrants(self, runs: int) -> list[int]:
+        """How many runs take part in each rung and in the rest."""
+        counts = [runs]
+        for _ in self.rungs:
+            counts.append(math.ceil(self.keep * counts[-1]))
+        return counts

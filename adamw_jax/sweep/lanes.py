@@ -1,0 +1,192 @@
+"""Programs that advance many runs: side by side in lanes, one after another, or both.
+
+A lane is a run inside `vmap`. A program holds `lanes` of them on every device and does
+that `rounds` times one after another (`lax.map`): (1, 1) is one run at a time, (256, 1)
+is all side by side, (16, 4) is between. What a lane computes depends on the number of
+lanes that it is compiled for, in the last bits, but not on the other lanes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from adamw_jax.sweep.run import Run, check_state, named
+
+
+class Layout(NamedTuple):
+    """How runs fill a device.
+
+    Attributes:
+      lanes: runs side by side on each device, at least 1.
+      rounds: how many such groups follow one another in a call, at least 1.
+    """
+
+    lanes: int = 1
+    rounds: int = 1
+
+    def width(self, devices: int) -> int:
+        """Runs that a call advances."""
+        return devices * self.lanes * self.rounds
+
+    def within(self, runs: int, devices: int) -> "Layout":
+        """No more rounds than so many runs fill."""
+        return self._replace(rounds=min(self.rounds, -(-runs // (devices * self.lanes))))
+
+    def halved(self) -> "Layout":
+        """Half the lanes or, where there is one, half the rounds.
+
+        Raises:
+          MemoryError: a single run is left.
+        """
+        if self.lanes > 1:
+            return Layout(self.lanes // 2, self.rounds)
+        if self.rounds > 1:
+            return Layout(1, self.rounds // 2)
+        raise MemoryError("a single run does not fit into the device's memory")
+
+
+class Program(NamedTuple):
+    """A run compiled for a layout.
+
+    Attributes:
+      start: `(hyperparameters [width], seeds [width]) -> state`.
+      advance: `state -> (state, metrics)`, metrics by name; the old state is consumed.
+      layout: what it is compiled for.
+      width: runs in a call.
+      metrics: their names.
+      bytes: memory that the larger of the two needs on each device, the data included.
+      seconds: what compiling took.
+    """
+
+    start: Callable[[Mapping[str, np.ndarray], np.ndarray], Any]
+    advance: Callable[[Any], tuple[Any, dict[str, jax.Array]]]
+    layout: Layout
+    width: int
+    metrics: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+
+class Machine(NamedTuple):
+    """The local devices, and the data on each of them."""
+
+    mesh: Mesh
+    data: Any
+
+    @classmethod
+    def of(cls, devices: Sequence[Any], data: Any) -> "Machine":
+        """Copies the data onto the devices."""
+        mesh = Mesh(np.array(devices), ("runs",))
+        return cls(mesh, jax.device_put(data, NamedSharding(mesh, PartitionSpec())))
+
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return self.mesh.size
+
+    @property
+    def kind(self) -> str:
+        """What the devices are."""
+        return self.mesh.devices.flat[0].device_kind
+
+    def place(self, tree: Any) -> Any:
+        """Arrays [width, …], laid out over the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("runs")))
+
+    def structs(self, one: Any, width: int) -> Any:
+        """Types of arrays [width, …] that `place` has placed, from the types of one run."""
+        sharding = NamedSharding(self.mesh, PartitionSpec("runs"))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype, sharding=sharding), one
+        )
+
+    def over_runs(self, function: Callable[[Any, Any], Any], layout: Layout) -> Any:
+        """`(runs [width], data)` from a function of one run, as the layout says."""
+
+        def local(runs, data):
+            each = lambda run: function(run, data)  # noqa: E731
+            if layout == (1, 1):  # without vmap, which costs some programs their speed
+                outputs = each(jax.tree.map(lambda x: x[0], runs))
+                return jax.tree.map(lambda x: jnp.asarray(x)[None], outputs)
+            if layout.rounds == 1:
+                return jax.vmap(each)(runs)
+            batch_size = layout.lanes if layout.lanes > 1 else None
+            return jax.lax.map(each, runs, batch_size=batch_size)
+
+        # shard_map rather than sharded inputs: no device then asks another for anything,
+        # whatever the function does. It need not know what varies over the devices.
+        specs = PartitionSpec("runs"), PartitionSpec()
+        return jax.shard_map(
+            local, mesh=self.mesh, in_specs=specs, out_specs=specs[0], check_vma=False
+        )
+
+
+def compile_run(
+    run: Run, hyperparameters: Mapping[str, np.dtype], machine: Machine, layout: Layout
+) -> Program:
+    """Compiles a run for a layout.
+
+    Args:
+      run: the pair.
+      hyperparameters: dtypes by name.
+      machine: devices and data.
+      layout: how many runs, and how.
+
+    Raises:
+      ValueError: `advance` changes the state's type, or metrics are not real arrays.
+    """
+    began, width = time.perf_counter(), layout.width(machine.size)
+    one = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in hyperparameters.items()}
+    settings = one, jax.ShapeDtypeStruct((), np.uint32)
+
+    def start(settings, data):
+        numbers, seed = settings
+        return _strong(run.start(numbers, jax.random.key(seed), data))
+
+    def advance(state, data):
+        return _strong(run.advance(state, data))
+
+    # A single run, as a user sees it: what is wrong with the pair is said of that.
+    state = jax.eval_shape(start, settings, machine.data)
+    after, metrics = jax.eval_shape(advance, state, machine.data)
+    check_state(state, after)
+    names = tuple(named(metrics))
+
+    started, advanced = (
+        jax.jit(machine.over_runs(function, layout), donate_argnums=donated)
+        .lower(machine.structs(argument, width), machine.data)
+        .compile()
+        for function, argument, donated in ((start, settings, ()), (advance, state, 0))
+    )
+
+    def advance_named(state):
+        state, metrics = advanced(state, machine.data)
+        return state, dict(zip(names, jax.tree.leaves(metrics), strict=True))
+
+    return Program(
+        lambda numbers, seeds: started(machine.place((numbers, seeds)), machine.data),
+        advance_named,
+        layout,
+        width,
+        names,
+        max(_bytes(started), _bytes(advanced)),
+        time.perf_counter() - began,
+    )
+
+
+def _strong(tree: Any) -> Any:
+    """Arrays for all leaves, none weakly typed: `advance` may return what `start` did not."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), tree)
+
+
+def _bytes(compiled: Any) -> int:
+    need = compiled.memory_analysis()
+    if need is None:  # a backend that does not tell
+        return 0
+    own = need.output_size_in_bytes - need.alias_size_in_bytes
+    return need.argument_size_in_bytes + own + need.temp_size_in_bytes

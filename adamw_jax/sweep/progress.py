@@ -1,0 +1,104 @@
+"""How far a sweep is."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """What is done, as far as it is known.
+
+    Attributes:
+      finished: runs that are over, those of an earlier start included.
+      runs: all of them.
+      share: of this process's work, in [0, 1].
+      seconds_left: estimated from the speed so far; NaN at first.
+      doing: in words, such as "compiling".
+    """
+
+    finished: int
+    runs: int
+    share: float
+    seconds_left: float
+    doing: str
+
+
+Listener = Callable[[Progress], None]
+
+
+class Meter:
+    """Counts advances and tells a listener.
+
+    Args:
+      listener: is told of every change.
+      runs: all of them.
+    """
+
+    def __init__(self, listener: Listener | None, runs: int):
+        self.listener = listener or (lambda progress: None)
+        self.runs, self.finished = runs, 0
+        self.total = self.done = 0.0
+        # Advances measured, and the seconds they took.
+        self.measured, self.spent = 0, 0.0
+
+    def expect(self, total: float, done: float, ended: int) -> None:
+        """So many advances there are, so many are done, and so many runs have ended."""
+        self.total, self.done, self.finished = total, done, ended
+
+    def doing(self, what: str) -> None:
+        """Says what is being done."""
+        left = max(self.total - self.done, 0.0)
+        seconds = left * self.spent / self.measured if self.measured else math.nan
+        share = min(self.done / self.total, 1.0)
+        self.listener(Progress(self.finished, self.runs, share, seconds, what))
+
+    def advanced(self, runs: int, seconds: float) -> None:
+        """So many runs were advanced once."""
+        self.done += runs
+        self.measured += runs
+        self.spent += seconds
+        self.doing("training")
+
+    def skipped(self, advances: int) -> None:
+        """So many advances need not be made."""
+        self.done += advances
+
+    def ended(self, runs: int) -> None:
+        """So many runs more are over."""
+        self.finished += runs
+        self.doing("training")
+
+    def over(self) -> None:
+        """All runs are over."""
+        self.finished, self.done = self.runs, self.total
+        self.doing("done")
+
+
+def to_stderr() -> Listener:
+    """A listener that keeps one line of a terminal up to date; into a file, a line a minute."""
+    terminal, last = sys.stderr.isatty(), -1e9
+
+    def listen(progress: Progress) -> None:
+        nonlocal last
+        over = progress.doing == "done"
+        if over or time.monotonic() - last > (0.2 if terminal else 60):
+            last = time.monotonic()
+            print(line(progress), end="\n" if over or not terminal else "\r", file=sys.stderr)
+
+    return listen
+
+
+def line(progress: Progress) -> str:
+    """The progress in words, 78 characters wide."""
+    known = progress.share < 1 and not math.isnan(progress.seconds_left)
+    rest = f", {_duration(progress.seconds_left)} left" if known else ""
+    text = f"{progress.finished}/{progress.runs} runs, {100 * progress.share:.0f} %{rest}"
+    return f"{text}  {progress.doing}"[:78].ljust(78)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,245 @@
+"""Results on disk: one file per finished chunk, so that a kill loses only the one begun.
+
+sweep.json       which sweep this is, with its layouts
+parts/*.parquet  finished chunks
+states/*.npz     states between two rungs of halving
+results.parquet  all of it in one table, once the sweep is finished
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from adamw_jax.sweep import processes
+from adamw_jax.sweep.chunk import States
+from adamw_jax.sweep.files import StoreError, locked, write_whole
+from adamw_jax.sweep.grid import Row
+from adamw_jax.sweep.lanes import Layout
+from adamw_jax.sweep.results import Result, from_table, joined, to_table, versions
+
+FORMAT = 1
+
+
+def description(rows: Sequence[Row], **rest: Any) -> dict[str, Any]:
+    """What makes a sweep this one, as JSON: the grid, the versions and the rest."""
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    # Values are there to be read and compared by people; the digest decides.
+    values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+    grid = {"values": values, "runs": len(rows), "digest": digest}
+    own = {name: text for name, text in versions().items() if name != "python_version"}
+    return json.loads(json.dumps({"format": FORMAT, "grid": grid, **rest, "versions": own}))
+
+
+class Memory:
+    """Keeps results and states for the time of the call; what `Store` is without a disk."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = rows
+        self.parts: list[Result] = []
+        self.layouts: dict[str, Layout] = {}
+        self.states: dict[tuple[int, int], States] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        del error
+
+    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+        """Keeps a chunk's results and the states that they end in, stacked by run."""
+        self.parts += results
+        for i, result in enumerate(results if states else ()):
+            self.states[rung, result.run] = [leaf[i] for leaf in states or ()]
+
+    def read(self) -> list[Result]:
+        """All results so far, joined by run."""
+        return joined(self.parts)
+
+    def state(self, rung: int, run: int) -> States:
+        """The state of a run at the end of a rung, leaf by leaf."""
+        return self.states[rung, run]
+
+    def set_layout(self, group: str, layout: Layout) -> None:
+        """Notes how a group of runs is laid out."""
+        self.layouts[group] = layout
+
+    def refresh(self) -> None:
+        """Takes over what other processes noted."""
+
+    def forget(self, rung: int) -> None:
+        """Drops the states of a rung."""
+        self.states = {key: state for key, state in self.states.items() if key[0] != rung}
+
+    def finish(self, results: Sequence[Result]) -> None:
+        """Nothing is left to be done."""
+
+
+class Store(Memory):
+    """A directory of results, held by one sweep at a time.
+
+    Args:
+      directory: of the results; made if need be.
+      rows: the grid.
+      described: what `description` says of the sweep.
+    """
+
+    def __init__(self, directory: Path, rows: Sequence[Row], described: Mapping[str, Any]):
+        super().__init__(rows)
+        self.directory = directory
+        self.described = described
+        self.first = processes.index() == 0
+        self.exit = ExitStack()
+        self.loaded: dict[Path, Mapping[str, np.ndarray]] = {}
+
+    def __enter__(self) -> Self:
+        """Opens the directory.
+
+        Raises:
+          StoreError: another process writes here, or another sweep's results are here.
+          OSError: the directory cannot be made or written.
+        """
+        for folder in ("parts", "states"):
+            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opening:
+            opening.enter_context(locked(self.directory / f".lock-{processes.index()}"))
+            if self.first:
+                self._identify()
+                for left in self.directory.glob("*/.tmp*"):  # by a kill
+                    left.unlink()
+            self.exit = opening.pop_all()
+        processes.wait("opened")
+        self.refresh()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.exit.close()
+
+    @property
+    def _manifest(self) -> Path:
+        return self.directory / "sweep.json"
+
+    def _identify(self) -> None:
+        if not self._manifest.exists():
+            if (self.directory / "results.parquet").exists():
+                raise StoreError(
+                    f"{self.directory} holds results.parquet of something else; {MEND}"
+                )
+            self._write_manifest()
+            return
+        found = _manifest(self._manifest)
+        found.pop("layouts", None)
+        if found != self.described:
+            raise StoreError(
+                f"{self.directory} holds the results of another sweep: "
+                f"{_difference(found, self.described)}; {MEND}"
+            )
+
+    def _write_manifest(self) -> None:
+        content = {**self.described, "layouts": self.layouts}
+        write_whole(self._manifest, json.dumps(content, indent=1).encode())
+
+    def refresh(self) -> None:
+        """Takes over what the first process noted."""
+        layouts = _manifest(self._manifest).get("layouts", {})
+        self.layouts = {group: Layout(*layout) for group, layout in layouts.items()}
+
+    def set_layout(self, group: str, layout: Layout) -> None:
+        """Notes how a group of runs is laid out, for every process and every resumption."""
+        super().set_layout(group, layout)
+        if self.first:
+            self._write_manifest()
+
+    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+        """Puts a chunk on disk: the states first, since only results say that it is done."""
+        import pyarrow.parquet as pq
+
+        name = f"{rung}-{results[0].run:07d}"
+        if states is not None:
+            content = io.BytesIO()
+            runs = np.array([result.run for result in results])
+            leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
+            np.savez(content, runs=runs, **leaves)
+            write_whole(self.directory / "states" / f"{name}.npz", content.getvalue())
+        buffer = io.BytesIO()
+        pq.write_table(to_table(results), buffer)
+        write_whole(self.directory / "parts" / f"{name}.parquet", buffer.getvalue())
+
+    def read(self) -> list[Result]:
+        """All results so far, joined by run."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts: list[Result] = []
+        for path in sorted((self.directory / "parts").glob("*.parquet")):
+            try:
+                table = pq.ParquetFile(path).read()
+            except (pa.ArrowException, OSError) as error:
+                raise StoreError(
+                    f"{path} is damaged ({error}); delete it, and its runs are done again"
+                ) from error
+            parts += from_table(table, self.rows)
+        return joined(parts)
+
+    def state(self, rung: int, run: int) -> States:
+        """The state of a run at the end of a rung, leaf by leaf."""
+        for path in sorted((self.directory / "states").glob(f"{rung}-*.npz")):
+            if path not in self.loaded:
+                with np.load(path) as file:
+                    self.loaded[path] = dict(file)
+            found = np.flatnonzero(self.loaded[path]["runs"] == run)
+            if len(found):
+                leaves = len(self.loaded[path]) - 1
+                return [self.loaded[path][f"leaf{i}"][found[0]] for i in range(leaves)]
+        raise StoreError(
+            f"{self.directory}/states has no state of run {run}; delete {self.directory} and "
+            "start again"
+        )
+
+    def forget(self, rung: int) -> None:
+        """Drops the states of a rung."""
+        self.loaded.clear()
+        if self.first:
+            for path in (self.directory / "states").glob(f"{rung}-*.npz"):
+                path.unlink()
+
+    def finish(self, results: Sequence[Result]) -> None:
+        """Writes the table of all results."""
+        import pyarrow.parquet as pq
+
+        if self.first:
+            buffer = io.BytesIO()
+            pq.write_table(to_table(results), buffer)
+            write_whole(self.directory / "results.parquet", buffer.getvalue())
+
+
+MEND = "nothing was changed. Choose another output, or delete that one"
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is not a sweep's: {error}; {MEND}") from error
+
+
+def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], of: str = "") -> str:
+    """The first place where two descriptions differ, in words."""
+    for name in {**asked, **found}:
+        there, here = found.get(name), asked.get(name)
+        if there == here:
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            return _difference(there, here, f"{of}{name}: ")
+        return f"{of}{name} is {_short(there)} there and {_short(here)} here"
+    return "they differ"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
