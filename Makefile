@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 
 .PHONY: run test lint types bench clean
 
-run: $(READY)  ## The comparison on handwritten digits: table, plots, report
-	$(BIN)/python -m experiments comparison
+run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, report
+	$(BIN)/python -m experiments study
 
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n auto

@@ -1,5 +1,6 @@
 """Training the Fashion-MNIST network with AdamW: an epoch of ours beside PyTorch's."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import adamw_jax
 from benchmarks.timing import alternate, ratio
 from experiments import data, train
+from experiments.models import MLP
 from experiments.report import Table
 
 WIDTHS = [784, 256, 128, 10]
@@ -47,7 +49,10 @@ def tables(data_dir: Path | None) -> list[Table]:
 
 def _ours(loaded: data.Data) -> Callable[[], Any]:
     run = train.classifier(
-        lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]), WIDTHS, BATCH
+        lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+        functools.partial(MLP, WIDTHS),
+        BATCH,
+        epochs=1,
     )
     hyperparameters = {
         "learning_rate": jax.numpy.float32(1e-3),

@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments import report, settings
 from experiments.context import Context, Interrupted
 from experiments.data import DataError
+from experiments.sweeps import cache_programs
 
 EXPERIMENTS = {
     "batches": "full batch or minibatches: cost per step, progress",
@@ -23,6 +24,7 @@ EXPERIMENTS = {
     "bias-correction": "Adam's first fifty steps with and without bias correction",
     "decay": "how much a parameter shrinks under Adam+L2, AdamW",
     "comparison": "Adam, Adam+L2 and AdamW on real data",
+    "study": "why AdamW did not beat Adam: three guesses put to the test",
 }
 
 
@@ -86,6 +88,7 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
     chosen = settings.build(module.Settings, {**sources, "command line": (given, True)})
 
     _choose(options.platform)
+    cache_programs()
     output = options.output or Path("outputs") / (options.config or default).stem
     output.mkdir(parents=True, exist_ok=True)  # found out now, if it cannot be
     about = {
@@ -106,6 +109,8 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
 
 
 def _choose(platform: str | None) -> None:
+    # A device for each core: sweeps then train on all of them at once.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if platform:
         jax.config.update("jax_platforms", platform)
     try:

@@ -7,23 +7,25 @@ import numpy as np
 from adamw_jax import timescale_from_per_step
 from experiments.train import Metrics
 
+ADAM = "Adam"
+
 
 class Arm(NamedTuple):
     """What is compared: an optimizer and its decay.
 
     Attributes:
       family: name of the optimizer and of the convention of its decay.
-      optimizer: key of `comparison.OPTIMIZERS`.
       decay: λ or λ′, in the family's own convention.
-      weight_decay: the argument that the optimizer gets.
+      l2: λ′, the argument that the optimizer gets.
+      weight_decay: λ, the argument that the optimizer gets.
       decay_per_step: share of a weight that a step takes away; for Adam+L2 what it
         would be for gradient descent.
       color: in plots.
     """
 
     family: str
-    optimizer: str
     decay: float
+    l2: float
     weight_decay: float
     decay_per_step: float
     color: str
@@ -31,12 +33,17 @@ class Arm(NamedTuple):
     @property
     def label(self) -> str:
         """Family and decay, as shown."""
-        return self.family if self.optimizer == "adam" else f"{self.family} {self.decay:g}"
+        return f"{self.family} {self.decay:g}" if self.decays else self.family
 
     @property
-    def run(self) -> tuple[str, float]:
+    def decays(self) -> bool:
+        """Whether it is more than Adam; a family may have 0 among its decays."""
+        return self.family != ADAM
+
+    @property
+    def run(self) -> tuple[float, float]:
         """What is run, whatever the convention: arms that agree here are the same."""
-        return self.optimizer, self.weight_decay
+        return self.l2, self.weight_decay
 
     def timescale(self, steps_per_epoch: int) -> float:
         """Epochs in which decay alone takes a weight to 1/e; infinite without decay."""

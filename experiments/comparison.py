@@ -7,20 +7,22 @@ the learning rate α, as PyTorch and Optax do (a step takes α·λ of each weigh
 `adamw-per-step` does not, as in the paper (a step takes λ away).
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
 import adamw_jax
+from adamw_jax import sweep
 from experiments import data, plots, settings, train
-from experiments.arms import Arm, Result
+from experiments.arms import ADAM, Arm, Result
 from experiments.comparison_report import summarize
 from experiments.context import Context
+from experiments.models import MLP
 from experiments.report import Report
-from experiments.runs import Job, run_all
+from experiments.sweeps import run_all
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -43,11 +45,10 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     seeds: Annotated[settings.Count, settings.about("runs of every arm, with seeds 0, 1, …")]
 
 
-OPTIMIZERS: dict[str, Callable[[train.Hyperparameters], adamw_jax.GradientTransformation]] = {
-    "adam": lambda h: adamw_jax.adam(h["learning_rate"]),
-    "adam_l2": lambda h: adamw_jax.adam_l2(h["learning_rate"], l2=h["weight_decay"]),
-    "adamw": lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
-}
+def optimizer(h: train.Hyperparameters) -> adamw_jax.GradientTransformation:
+    """All arms in one program: Adam is AdamW and Adam+L2 without decay."""
+    adamw = adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])
+    return adamw_jax.chain(adamw_jax.l2_regularization(h["l2"]), adamw)
 
 
 def arms(chosen: Settings) -> list[Arm]:
@@ -61,47 +62,19 @@ def arms(chosen: Settings) -> list[Arm]:
         return adamw_jax.weight_decay_from_per_step(decay, alpha)
 
     return [
-        Arm("Adam", "adam", 0.0, 0.0, 0.0, plots.BLACK),
+        Arm(ADAM, 0.0, 0.0, 0.0, 0.0, plots.BLACK),
         *(
-            Arm("Adam+L2", "adam_l2", decay, decay, times_rate(decay), plots.VERMILION)
+            Arm("Adam+L2", decay, decay, 0.0, times_rate(decay), plots.VERMILION)
             for decay in chosen.adam_l2
         ),
         *(
-            Arm("AdamW ×α", "adamw", decay, decay, times_rate(decay), plots.BLUE)
+            Arm("AdamW ×α", decay, 0.0, decay, times_rate(decay), plots.BLUE)
             for decay in chosen.adamw
         ),
         *(
-            Arm("AdamW /step", "adamw", decay, over_rate(decay), decay, plots.GREEN)
+            Arm("AdamW /step", decay, 0.0, over_rate(decay), decay, plots.GREEN)
             for decay in chosen.adamw_per_step
         ),
-    ]
-
-
-def jobs(chosen: Settings, compared: Sequence[Arm], loaded: data.Data) -> list[Job]:
-    """A job for every arm and seed; those with the same optimizer share a program."""
-    pixels = loaded.train.images.shape[1]
-    widths = (pixels, *chosen.hidden, 10)
-    programs = {
-        name: train.classifier(optimizer, widths, chosen.batch_size)
-        for name, optimizer in OPTIMIZERS.items()
-    }
-    fixed = {
-        key: getattr(chosen, key)
-        for key in ("data", "validation", "hidden", "learning_rate", "epochs", "batch_size")
-    }
-    return [
-        Job(
-            settings={**fixed, "optimizer": arm.optimizer, "weight_decay": arm.weight_decay},
-            run=programs[arm.optimizer],
-            hyperparameters={
-                "learning_rate": chosen.learning_rate,
-                "weight_decay": arm.weight_decay,
-            },
-            seed=seed,
-            epochs=chosen.epochs,
-            label=f"{arm.label}, seed {seed}",
-        )
-        for arm, seed in itertools.product(compared, range(chosen.seeds))
     ]
 
 
@@ -114,13 +87,28 @@ def run(chosen: Settings, context: Context) -> Report:
             f"batch_size = {chosen.batch_size} is more than the {len(loaded.train.labels)} "
             "training images"
         )
+    widths = (loaded.train.images.shape[1], *chosen.hidden, 10)
+    trained = train.classifier(
+        optimizer, functools.partial(MLP, widths), chosen.batch_size, chosen.epochs
+    )
     compared = arms(chosen)
-    results = run_all(jobs(chosen, compared, loaded), loaded, context)
-    by_arm = [results[i : i + chosen.seeds] for i in range(0, len(results), chosen.seeds)]
-    measured = [
-        Result(arm, train.Metrics(*(np.stack(metric) for metric in zip(*runs, strict=True))))
-        for arm, runs in zip(compared, by_arm, strict=True)
-    ]
+    l2, weight_decay = zip(*(arm.run for arm in compared), strict=True)
+    grid = sweep.product(
+        sweep.concatenated(sweep.zipped(l2=l2, weight_decay=weight_decay)),
+        learning_rate=[chosen.learning_rate],
+        seed=range(chosen.seeds),
+    )
+    # The last parameters' loss is watched, not the validation's, which may have no images.
+    results = run_all("comparison", trained, grid, loaded, context, watch=["test_loss"])
+    measured = [Result(arm, _metrics(arm, results, chosen.epochs)) for arm in compared]
     title = f"Adam, Adam+L2 and AdamW on {chosen.data}"
     with np.errstate(invalid="ignore", over="ignore"):  # runs that diverged
         return summarize(measured, title, steps, validated=chosen.validation > 0)
+
+
+def _metrics(arm: Arm, results: Sequence[sweep.Result], epochs: int) -> train.Metrics:
+    """An arm's metrics [seeds, epochs]; what a diverged run has not is NaN."""
+    runs = [r for r in results if arm.run == (r.settings["l2"], r.settings["weight_decay"])]
+    return train.Metrics(
+        *(np.stack([r.history(name, epochs) for r in runs]) for name in train.Metrics._fields)
+    )

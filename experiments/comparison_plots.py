@@ -38,9 +38,9 @@ def curves(results: Sequence[Result], which: str) -> Figure:
     return Figure("curves", figure, caption)
 
 
-def _distinct(results: Sequence[Result]) -> tuple[list[Result], dict[tuple[str, float], str]]:
+def _distinct(results: Sequence[Result]) -> tuple[list[Result], dict[tuple[float, float], str]]:
     """One result for arms that are the same run, and labels that name them all."""
-    labels: dict[tuple[str, float], str] = {}
+    labels: dict[tuple[float, float], str] = {}
     for result in results:
         run = result.arm.run
         labels[run] = f"{labels[run]} = {result.arm.label}" if run in labels else result.arm.label
@@ -79,7 +79,7 @@ def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
         axis.set(xscale="log", xlabel="decay per step (Adam+L2: α·λ′)")
         plots.log_y(axis)
         axis.set_title(title, pad=34)
-        top = axis.secondary_xaxis("top", functions=(_inverse(steps_per_epoch),) * 2)
+        top = axis.secondary_xaxis("top", functions=(plots.inverse(steps_per_epoch),) * 2)
         top.set_xlabel("τ of AdamW, epochs", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
@@ -88,11 +88,3 @@ def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
         "the seeds. Dashed: Adam without decay."
     )
     return Figure("decays", figure, caption)
-
-
-def _inverse(steps_per_epoch: int):
-    def inverse(x):
-        with np.errstate(divide="ignore"):  # Matplotlib also asks for zero
-            return 1 / (np.asarray(x, float) * steps_per_epoch)
-
-    return inverse

@@ -1,41 +1,13 @@
 """Tables and sentences of the comparison."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from experiments import comparison_plots
 from experiments.arms import Result
 from experiments.report import Report, Table
-
-
-class Difference(NamedTuple):
-    """Mean of paired differences with its 95 % t-interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, ours: np.ndarray, base: np.ndarray) -> "Difference":
-        """Compares seed by seed; with a single seed the interval is unbounded."""
-        change = ours - base
-        margin = (
-            stats.t.ppf(0.975, len(change) - 1) * stats.sem(change) if len(change) > 1 else np.inf
-        )
-        return cls(change.mean(), change.mean() - margin, change.mean() + margin)
-
-    @property
-    def sign(self) -> int:
-        """1 or −1 where the interval leaves zero out, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
-    def text(self, digits: int) -> str:
-        """The mean and the interval, rounded."""
-        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
-        return f"{self.mean:+.{digits}f}" + (interval if np.isfinite(self.low) else "")
+from experiments.statistics import Difference
 
 
 def summarize(
@@ -106,8 +78,8 @@ def _row(result: Result, steps_per_epoch: int, validated: bool) -> list[str]:
         cells += [_rounded(name, values.mean()), spread]
     return [
         arm.family,
-        "" if arm.optimizer == "adam" else f"{arm.decay:g}",
-        "—" if arm.optimizer == "adam_l2" else "∞" if tau == np.inf else _epochs(tau),
+        f"{arm.decay:g}" if arm.decays else "",
+        "—" if arm.l2 else "∞" if tau == np.inf else _epochs(tau),
         *cells,
         f"{result.final('weight_norm').mean():.1f}",
     ]
@@ -156,8 +128,8 @@ def _tidy(results: Sequence[Result]) -> list[dict[str, object]]:
     return [
         {
             "family": r.arm.family,
-            "optimizer": r.arm.optimizer,
             "decay": r.arm.decay,
+            "l2": r.arm.l2,
             "weight_decay": r.arm.weight_decay,
             "decay_per_step": r.arm.decay_per_step,
             "seed": seed,

@@ -98,6 +98,29 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
     )
 
 
+def reduced(data: Data, images: int, noise: float) -> Data:
+    """Fewer training images, and wrong labels for some; validation and test stay as they are.
+
+    Args:
+      data: a data set.
+      images: how many training images are kept, the same ones in every call; 0 for all.
+      noise: share of them in [0, 1] that get one of the other nine labels, at random.
+
+    Raises:
+      DataError: there are not as many images.
+    """
+    there = len(data.train.labels)
+    if images > there:
+        raise DataError(f"{images} training images are asked for, and there are {there}")
+    draw = np.random.default_rng(1)
+    # A smaller selection is part of a larger one.
+    kept = np.sort(draw.permutation(there)[: images or there])
+    labels = np.array(data.train.labels)[kept]
+    wrong = draw.permutation(len(kept))[: round(noise * len(kept))]
+    labels[wrong] = (labels[wrong] + draw.integers(1, 10, len(wrong))) % 10
+    return data._replace(train=Split(data.train.images[kept], jnp.asarray(labels)))
+
+
 def _digits():
     from sklearn.datasets import load_digits
 

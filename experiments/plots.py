@@ -1,8 +1,10 @@
 """One look for all plots."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -47,3 +49,13 @@ def log_y(axis: Any) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=per_decade))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def inverse(steps_per_epoch: int) -> Callable[[Any], np.ndarray]:
+    """For a second axis: from the decay per step to its timescale in epochs, and back."""
+
+    def function(x):
+        with np.errstate(divide="ignore"):  # Matplotlib also asks for zero
+            return 1 / (np.asarray(x, float) * steps_per_epoch)
+
+    return function

@@ -18,6 +18,7 @@ import rich.box
 import rich.table
 from matplotlib.figure import Figure as MatplotlibFigure
 from rich.console import Console
+from rich.markup import escape
 
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -101,7 +102,7 @@ def show(report: Report, console: Console) -> None:
     """Prints the tables and findings."""
     for table in report.tables:
         shown = rich.table.Table(
-            title=table.title,
+            title=escape(table.title),
             title_justify="left",
             title_style="bold",
             box=rich.box.SIMPLE_HEAD,
@@ -110,10 +111,12 @@ def show(report: Report, console: Console) -> None:
         for i, column in enumerate(table.columns):
             widest = max([*column.split(), *(row[i] for row in table.rows)], key=len, default="")
             # Rather a line too long than a number cut short.
-            shown.add_column(column, justify="right" if i else "left", min_width=len(widest))
+            shown.add_column(
+                escape(column), justify="right" if i else "left", min_width=len(widest)
+            )
         for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown, markup=False, crop=False)
+            shown.add_row(*map(escape, row))
+        console.print(shown, crop=False)
         if table.note:
             console.print(table.note, style="dim", markup=False, highlight=False)
     console.print()

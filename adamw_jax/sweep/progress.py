@@ -92,13 +92,15 @@ def to_stderr() -> Listener:
 
 def line(progress: Progress) -> str:
     """The progress in words, 78 characters wide."""
-    known = progress.share < 1 and not math.isnan(progress.seconds_left)
-    rest = f", {_duration(progress.seconds_left)} left" if known else ""
-    text = f"{progress.finished}/{progress.runs} runs, {100 * progress.share:.0f} %{rest}"
-    return f"{text}  {progress.doing}"[:78].ljust(78)
+    done = f"{progress.finished}/{progress.runs} runs, {100 * progress.share:.0f} %"
+    return f"{done}{time_left(progress)}  {progress.doing}"[:78].ljust(78)
 
 
-def _duration(seconds: float) -> str:
+def time_left(progress: Progress) -> str:
+    """", 12 min left", or nothing where that is not known."""
+    seconds = progress.seconds_left
+    if math.isnan(seconds) or progress.share == 1:
+        return ""
     if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f", {seconds:.0f} s left"
+    return f", {seconds / 60:.0f} min left" if seconds < 6000 else f", {seconds / 3600:.1f} h left"

@@ -52,6 +52,12 @@ class Result(NamedTuple):
         """A metric's last value."""
         return self.metrics[metric][-1]
 
+    def history(self, metric: str, length: int) -> np.ndarray:
+        """A metric's values, float64[length, …]; NaN after the end of the run."""
+        values = np.asarray(self.metrics[metric], np.float64)
+        missing = np.full((length - len(values), *values.shape[1:]), np.nan)
+        return np.concatenate([values, missing])
+
     def followed_by(self, later: "Result") -> "Result":
         """The two parts of a run as one."""
         metrics = {k: np.concatenate([v, later.metrics[k]]) for k, v in self.metrics.items()}

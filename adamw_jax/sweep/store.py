@@ -1,14 +1,17 @@
 """Results on disk: one file per finished chunk, so that a kill loses only the one begun.
 
-sweep.json       which sweep this is, with its layouts
-parts/*.parquet  finished chunks
-states/*.npz     states between two rungs of halving
-results.parquet  all of it in one table, once the sweep is finished
+A sweep's directory holds
+
+    sweep.json       which sweep this is, with its layouts
+    parts/*.parquet  finished chunks, until the sweep is finished
+    states/*.npz     states between two rungs of halving
+    results.parquet  all of it in one table, once the sweep is finished
 """
 
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,8 +107,7 @@ class Store(Memory):
           StoreError: another process writes here, or another sweep's results are here.
           OSError: the directory cannot be made or written.
         """
-        for folder in ("parts", "states"):
-            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
             opening.enter_context(locked(self.directory / f".lock-{processes.index()}"))
             if self.first:
@@ -157,8 +159,6 @@ class Store(Memory):
 
     def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
         """Puts a chunk on disk: the states first, since only results say that it is done."""
-        import pyarrow.parquet as pq
-
         name = f"{rung}-{results[0].run:07d}"
         if states is not None:
             content = io.BytesIO()
@@ -166,17 +166,17 @@ class Store(Memory):
             leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
             np.savez(content, runs=runs, **leaves)
             write_whole(self.directory / "states" / f"{name}.npz", content.getvalue())
-        buffer = io.BytesIO()
-        pq.write_table(to_table(results), buffer)
-        write_whole(self.directory / "parts" / f"{name}.parquet", buffer.getvalue())
+        write_whole(self.directory / "parts" / f"{name}.parquet", _parquet(results))
 
     def read(self) -> list[Result]:
         """All results so far, joined by run."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        whole = self.directory / "results.parquet"
+        paths = [whole] if whole.exists() else sorted(self.directory.glob("parts/*.parquet"))
         parts: list[Result] = []
-        for path in sorted((self.directory / "parts").glob("*.parquet")):
+        for path in paths:
             try:
                 table = pq.ParquetFile(path).read()
             except (pa.ArrowException, OSError) as error:
@@ -209,16 +209,24 @@ class Store(Memory):
                 path.unlink()
 
     def finish(self, results: Sequence[Result]) -> None:
-        """Writes the table of all results."""
-        import pyarrow.parquet as pq
-
+        """Writes the table of all results, which takes the place of the parts."""
         if self.first:
-            buffer = io.BytesIO()
-            pq.write_table(to_table(results), buffer)
-            write_whole(self.directory / "results.parquet", buffer.getvalue())
+            whole = self.directory / "results.parquet"
+            if not whole.exists():
+                write_whole(whole, _parquet(results))
+            for folder in ("parts", "states"):
+                shutil.rmtree(self.directory / folder, ignore_errors=True)
 
 
 MEND = "nothing was changed. Choose another output, or delete that one"
+
+
+def _parquet(results: Sequence[Result]) -> bytes:
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(to_table(results), buffer)
+    return buffer.getvalue()
 
 
 def _manifest(path: Path) -> dict[str, Any]:

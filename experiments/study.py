@@ -1,0 +1,86 @@
+"""Why did AdamW not beat Adam on Fashion-MNIST? Three guesses, each put to the test.
+
+The talk guessed that (1) the data does not tend to overfitting, (2) λ was too small or too
+large, or (3) a schedule was missing. Each guess predicts something: (1) that AdamW's lead
+grows where there is more to overfit, fewer images or wrong labels; (2) that another λ does
+better than the talk's; (3) that the lead grows with a schedule.
+
+Each arm's λ is chosen on validation images, by accuracy where accuracies are compared
+and by loss where losses are; of the test images' results only those of chosen arms are
+looked at. Seeds fix the first weights and the order of the images for all arms, and what
+is compared is compared seed by seed. A guess is supported where the whole interval of the
+predicted effect lies above zero, refuted where it lies below the smallest effect that
+matters, else undecided; the intervals together cover with 95 % (Bonferroni).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from experiments import data, settings, study_report, sweeps
+from experiments.context import Context
+from experiments.report import Report
+from experiments.trials import Condition, Measured, Trial, program
+
+
+class Settings(settings.Settings, frozen=True, kw_only=True):
+    """The keys of `configs/study.toml`."""
+
+    data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
+    validation: Annotated[
+        float,
+        msgspec.Meta(gt=0, lt=1),
+        settings.about("share of the training images that λ is chosen on"),
+    ]
+    hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the MLP's layers")]
+    learning_rate: Annotated[settings.Positive, settings.about("α, for all arms")]
+    batch_size: Annotated[settings.Count, settings.about("images in a step")]
+    evaluations: Annotated[settings.Count, settings.about("how often in a run")]
+    seeds: Annotated[settings.Count, settings.about("runs of every arm, with seeds 0, 1, …")]
+    talk: Annotated[
+        tuple[settings.NonNegative, ...], settings.about("the talk's λ, in either convention")
+    ]
+    matters_accuracy: Annotated[
+        settings.Positive, settings.about("smallest difference that matters, in points")
+    ]
+    matters_loss: Annotated[
+        settings.Positive, settings.about("smallest difference in loss that matters")
+    ]
+    first: Annotated[
+        int,
+        msgspec.Meta(ge=0),
+        settings.about("trials to run, in the file's order; 0: none, only those that are done"),
+    ]
+    conditions: tuple[Condition, ...]
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Runs the trials and puts the guesses to the test."""
+    loaded = data.load(chosen.data, chosen.validation, context.data_dir)
+    measured: list[Measured] = []
+    missing: list[Trial] = []
+    count = 0
+    for condition in chosen.conditions:
+        reduced = data.reduced(loaded, condition.images, condition.noise)
+        images = len(reduced.train.labels)
+        steps = images // chosen.batch_size
+        if steps == 0:
+            raise settings.SettingsError(
+                f"batch_size = {chosen.batch_size} is more than the {images} training images"
+            )
+        trained = program(condition, chosen.hidden, reduced, chosen.batch_size, chosen.evaluations)
+        for schedule in condition.schedules:
+            trial = Trial(condition, schedule, images, steps)
+            grid = trial.grid(chosen.learning_rate, chosen.seeds)
+            there = sweeps.directory(trial.slug, trained, grid, reduced, context)
+            count += 1
+            if count <= chosen.first or (there / "results.parquet").exists():
+                results = sweeps.run_all(
+                    trial.slug, trained, grid, reduced, context, watch=["train_loss"]
+                )
+                measured.append(Measured(trial, results))
+            else:
+                missing.append(trial)
+    if not measured:
+        raise settings.SettingsError("no trial is done, and first = 0 runs none")
+    return study_report.summarize(measured, missing, chosen)

@@ -1,0 +1,133 @@
+"""The guesses as comparisons, and what the numbers say of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.statistics import Difference
+from experiments.trials import Measured
+
+LEAD, L2, OVERFITTING, DECAY, SCHEDULE = (
+    "AdamW does better than Adam",
+    "AdamW does better than Adam+L2",
+    "(1) AdamW's lead grows with overfitting",
+    "(2) another λ does better than the talk's",
+    "(3) AdamW's lead grows with a schedule",
+)
+METRICS = ("accuracy", "loss")
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+
+
+class Comparison(NamedTuple):
+    """An effect that a claim predicts to be positive.
+
+    Attributes:
+      claim: one of the above.
+      where: in which trial.
+      metric: "accuracy" (points) or "loss".
+      effect: by seed; positive is better: more accuracy, less loss.
+    """
+
+    claim: str
+    where: str
+    metric: str
+    effect: np.ndarray
+
+    def interval(self, comparisons: int) -> Difference:
+        """The mean effect, with the interval that so many comparisons take."""
+        return Difference.of(self.effect, np.zeros_like(self.effect), comparisons)
+
+
+def verdict(interval: Difference, matters: float) -> str:
+    """What an interval says of a claim, given the smallest effect that matters."""
+    if interval.high < matters:
+        return REFUTED
+    return SUPPORTED if interval.low > 0 else UNDECIDED
+
+
+def comparisons(measured: Sequence[Measured], talk: Sequence[float]) -> list[Comparison]:
+    """Every comparison that the trials allow, claim by claim.
+
+    Args:
+      measured: the trials that were run.
+      talk: arms of AdamW, λ times α, that the talk may have meant.
+    """
+    return [
+        Comparison(claim, where, metric, effect)
+        for claim, pairs in (
+            (LEAD, _leads(measured)),
+            (L2, _over_l2(measured)),
+            (OVERFITTING, _overfitting(measured)),
+            (DECAY, _decay(measured, talk)),
+            (SCHEDULE, _schedule(measured)),
+        )
+        for where, metric, effect in pairs
+    ]
+
+
+Effects = Iterator[tuple[str, str, np.ndarray]]
+
+
+def lead(measured: Measured, metric: str, over: str = "Adam") -> np.ndarray:
+    """How much better the chosen AdamW is than another family's chosen arm, by seed."""
+    ours, base = measured.chosen("AdamW", metric), measured.chosen(over, metric)
+    return _better(measured, ours, base, metric)
+
+
+def _better(
+    measured: Measured, ours: tuple[float, float], base: tuple[float, float], metric: str
+) -> np.ndarray:
+    more = measured.final(ours, f"test_{metric}") - measured.final(base, f"test_{metric}")
+    return more if metric == "accuracy" else -more
+
+
+def _leads(measured: Sequence[Measured]) -> Effects:
+    for m in measured:
+        for metric in METRICS:
+            yield m.trial.name, metric, lead(m, metric)
+
+
+def _over_l2(measured: Sequence[Measured]) -> Effects:
+    for m in measured:
+        for metric in METRICS if m.arms("Adam+L2") else ():
+            yield m.trial.name, metric, lead(m, metric, over="Adam+L2")
+
+
+def _overfitting(measured: Sequence[Measured]) -> Effects:
+    """Each trial with fewer images or wrong labels against the one with most clean ones."""
+    for m in measured:
+        alike = [
+            other
+            for other in measured
+            if not other.trial.condition.noise
+            and other.trial.schedule == m.trial.schedule
+            and other.trial.condition.network == m.trial.condition.network
+        ]
+        most = max(alike, key=lambda other: other.trial.images, default=m)
+        if most is not m:
+            for metric in METRICS:
+                where = f"{m.trial.name}, against {most.trial.images:,} right ones"
+                yield where, metric, lead(m, metric) - lead(most, metric)
+
+
+def _decay(measured: Sequence[Measured], talk: Sequence[float]) -> Effects:
+    """The chosen λ against the best of the talk's, where the talk's question stands."""
+    for m in measured:
+        meant = [arm for arm in m.arms("AdamW") if np.isclose(arm[1], talk).any()]
+        asked = m.trial.schedule == "constant" and not m.trial.condition.noise
+        if asked and meant:
+            for metric in METRICS:
+                only = Measured(m.trial, [r for arm in meant for r in m.of(*arm)])
+                ours, base = m.chosen("AdamW", metric), only.chosen("AdamW", metric)
+                yield m.trial.name, metric, _better(m, ours, base, metric)
+
+
+def _schedule(measured: Sequence[Measured]) -> Effects:
+    """The lead with a schedule against the lead without."""
+    constant = {m.trial.task: m for m in measured if m.trial.schedule == "constant"}
+    for m in measured:
+        if m.trial.schedule != "constant" and m.trial.task in constant:
+            for metric in METRICS:
+                base = lead(constant[m.trial.task], metric)
+                yield m.trial.name, metric, lead(m, metric) - base
