@@ -1,94 +1,225 @@
-"""Training the Fashion-MNIST network with AdamW: an epoch of ours beside PyTorch's."""
+"""Training with AdamW: ours, scanned and in sweeps, beside Flax's usual loop and PyTorch."""
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 
 import adamw_jax
+from adamw_jax.sweep import Layout, Run, tune
+from adamw_jax.sweep.lanes import Machine, compile_run
 from benchmarks.timing import alternate, ratio
 from experiments import data, train
 from experiments.models import MLP
 from experiments.report import Table
 
-WIDTHS = [784, 256, 128, 10]
-BATCH = 128
+RATE, DECAY = 1e-3, 0.1
+DTYPES = {"learning_rate": np.dtype(np.float32), "weight_decay": np.dtype(np.float32)}
+
+
+class Problem(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      name: for the table.
+      loaded: training images; the evaluations' are left out, since no contender evaluates.
+      widths: of the MLP.
+      batch: images in a step.
+      runs: how many the sweep has to do.
+    """
+
+    name: str
+    loaded: data.Data
+    widths: Sequence[int]
+    batch: int
+    runs: int
+
+    @property
+    def steps(self) -> int:
+        """In an epoch."""
+        return len(self.loaded.train.labels) // self.batch
+
+    def run(self) -> Run:
+        """Ours."""
+        return train.classifier(
+            lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+            functools.partial(MLP, self.widths),
+            self.batch,
+            epochs=100,
+        )
+
+
+def problems(data_dir: Path | None) -> list[Problem]:
+    """Digits and Fashion-MNIST."""
+
+    def train_only(loaded):
+        nothing = data.Split(loaded.test.images[:0], loaded.test.labels[:0])
+        return data.Data(loaded.train, nothing, nothing)
+
+    digits = train_only(data.load("digits", 0.0))
+    fashion = train_only(data.load("fashion-mnist", 0.0, data_dir))
+    return [
+        Problem("Digits", digits, (64, 32, 10), 32, runs=256),
+        Problem("Fashion-MNIST", fashion, (784, 256, 128, 10), 128, runs=16),
+    ]
+
+
+class Contender(NamedTuple):
+    """Something to be timed.
+
+    Attributes:
+      name: for the table.
+      epoch: what is called; runs an epoch of every lane.
+      lanes: how many runs it advances at once.
+      compile_seconds: what that took before.
+    """
+
+    name: str
+    epoch: Callable[[], Any]
+    lanes: int
+    compile_seconds: float
 
 
 def tables(data_dir: Path | None) -> list[Table]:
-    """Measures epochs; about a minute and a half on two cores."""
-    loaded = data.load("fashion-mnist", 0.0, data_dir)
-    steps = len(loaded.train.labels) // BATCH
-    contenders = {"adamw_jax": _ours(loaded)}
-    try:
-        import torch
-    except ImportError:
-        note = "PyTorch is not installed, so there is nothing to compare with."
-    else:
-        threads = range(1, (os.cpu_count() or 1) + 1)
-        contenders |= {
-            f"PyTorch {torch.__version__}, {n} threads": _pytorch(loaded, n) for n in threads
-        }
-        note = (
-            "PyTorch: eager, fused AdamW, the data as tensors in memory. Ours: the epoch is one "
-            "compiled program; its compilation is not counted. Both shuffle each epoch; "
-            "ours also evaluates the 10,000 test images."
-        )
-    times = alternate(contenders, rounds=9)
+    """Measures epochs; about five minutes on two cores."""
+    return [_table(problem) for problem in problems(data_dir)]
+
+
+def _table(problem: Problem) -> Table:
+    contenders = [
+        _lanes(problem), _scanned(problem), _stepwise(problem), *_pytorch(problem)
+    ]  # fmt: skip
+    times = alternate({c.name: c.epoch for c in contenders}, rounds=9)
+    per_step = {c.name: times[c.name] / (c.lanes * problem.steps) for c in contenders}
+    ours = per_step[contenders[0].name]
     rows = [
-        [name, f"{steps / np.median(t):.0f}", ratio(t, times["adamw_jax"])]
-        for name, t in times.items()
+        [
+            c.name,
+            f"{1 / np.median(per_step[c.name]):,.0f}",
+            ratio(per_step[c.name], ours),
+            f"{c.compile_seconds:.1f}" if c.compile_seconds else "",
+        ]
+        for c in contenders
     ]
-    title = f"Fashion-MNIST, MLP {'-'.join(map(str, WIDTHS))}, batch {BATCH}, AdamW"
-    return [Table(title, ["", "steps/s", "its time / ours"], rows, note)]
-
-
-def _ours(loaded: data.Data) -> Callable[[], Any]:
-    run = train.classifier(
-        lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
-        functools.partial(MLP, WIDTHS),
-        BATCH,
-        epochs=1,
+    widths = "-".join(map(str, problem.widths))
+    return Table(
+        f"{problem.name}, MLP {widths}, batch {problem.batch}, AdamW: steps of a run in a second",
+        ["", "steps/s", "its time / the sweep's", "compile, s"],
+        rows,
+        f"{problem.runs} runs to be done. Epochs in turn, the median of nine; in brackets the "
+        "quartiles of the ratio within a turn. All shuffle each epoch and evaluate nothing. The "
+        "sweep's layout is the one that it measures as fastest. Flax: a step is one jitted call. "
+        "PyTorch: eager, fused AdamW, the data as tensors in memory.",
     )
-    hyperparameters = {
-        "learning_rate": jax.numpy.float32(1e-3),
-        "weight_decay": jax.numpy.float32(0.1),
-    }
-    state = jax.jit(run.start)(hyperparameters, jax.random.key(0), loaded)
-    advance = jax.jit(run.advance, donate_argnums=0)
+
+
+def _lanes(problem: Problem) -> Contender:
+    machine, run = Machine.of(jax.local_devices(), problem.loaded), problem.run()
+
+    def inputs(width):
+        numbers = {
+            "learning_rate": np.full(width, RATE, np.float32),
+            "weight_decay": np.full(width, DECAY, np.float32),
+        }
+        return numbers, np.arange(width, dtype=np.uint32)
+
+    compiled: dict[Layout, Any] = {}
+
+    def compile_(layout):
+        if layout not in compiled:
+            compiled[layout] = compile_run(run, DTYPES, machine, layout)
+        return compiled[layout]
+
+    layout = tune.fastest(compile_, problem.runs, run.length, machine, inputs)
+    program = compile_(layout)
+    state = program.start(*inputs(program.width))
 
     def epoch():
         nonlocal state
-        state, metrics = advance(state, loaded)
+        state, metrics = program.advance(state)
+        return jax.device_get(metrics)
+
+    epoch()
+    name = f"sweep, {machine.size} devices × {layout.lanes} lanes × {layout.rounds}"
+    return Contender(name, epoch, program.width, program.seconds)
+
+
+def _scanned(problem: Problem) -> Contender:
+    start, advance, _ = problem.run()
+    numbers = {"learning_rate": jnp.float32(RATE), "weight_decay": jnp.float32(DECAY)}
+    state = jax.jit(start)(numbers, jax.random.key(0), problem.loaded)
+    compiled = jax.jit(advance, donate_argnums=0)
+
+    def epoch():
+        nonlocal state
+        state, metrics = compiled(state, problem.loaded)
         return metrics
 
     epoch()
-    return epoch
+    return Contender("one run of ours, an epoch one call", epoch, 1, 0.0)
 
 
-def _pytorch(loaded: data.Data, threads: int) -> Callable[[], Any]:
-    import torch
+def _stepwise(problem: Problem) -> Contender:
+    model = MLP(problem.widths, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(model, nnx.Param)
+    tx = optax.adamw(RATE, weight_decay=DECAY)
+    images, labels = map(np.asarray, problem.loaded.train)
+    order = np.random.default_rng(0)
 
-    images = torch.tensor(np.asarray(loaded.train.images))
-    labels = torch.tensor(np.asarray(loaded.train.labels), dtype=torch.long)
-    layers = []
-    for fan_in, fan_out in zip(WIDTHS, WIDTHS[1:], strict=False):
-        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
-    network = torch.nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, opt_state, images, labels):
+        def loss(params):
+            logits = nnx.merge(graph, params)(images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    state = params, tx.init(params)
 
     def epoch():
+        nonlocal state
+        shuffled = order.permutation(len(labels))
+        for i in range(problem.steps):
+            batch = shuffled[i * problem.batch : (i + 1) * problem.batch]
+            state = step(*state, images[batch], labels[batch])
+        return state
+
+    epoch()
+    return Contender("Flax and Optax, a step one call", epoch, 1, 0.0)
+
+
+def _pytorch(problem: Problem) -> list[Contender]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    images = torch.tensor(np.asarray(problem.loaded.train.images))
+    labels = torch.tensor(np.asarray(problem.loaded.train.labels), dtype=torch.long)
+    layers = []
+    for fan_in, fan_out in zip(problem.widths, problem.widths[1:], strict=False):
+        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
+
+    def epoch(threads):
         torch.set_num_threads(threads)
         order = torch.randperm(len(labels))
-        for i in range(len(labels) // BATCH):
-            batch = order[i * BATCH : (i + 1) * BATCH]
+        for i in range(problem.steps):
+            batch = order[i * problem.batch : (i + 1) * problem.batch]
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
             optimizer.step()
 
-    epoch()
-    return epoch
+    epoch(1)
+    return [
+        Contender(f"PyTorch {torch.__version__}, {n} threads", lambda n=n: epoch(n), 1, 0.0)
+        for n in range(1, (os.cpu_count() or 1) + 1)
+    ]

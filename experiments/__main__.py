@@ -25,6 +25,9 @@ EXPERIMENTS = {
     "decay": "how much a parameter shrinks under Adam+L2, AdamW",
     "comparison": "Adam, Adam+L2 and AdamW on real data",
     "study": "why AdamW did not beat Adam: three guesses put to the test",
+    "landscape": "test error over learning rate and decay: are the two separable?",
+    "vae": "bias correction in a variational autoencoder, over β₁, β₂ and α",
+    "grokking": "modular addition: when does the network generalise?",
 }
 
 

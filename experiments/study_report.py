@@ -1,5 +1,6 @@
 """Tables and sentences of the study."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,12 @@ def summarize(measured: Sequence[Measured], missing: Sequence[Trial], chosen: "S
             for i, task in enumerate(tasks, 1)
         ),
     ]
-    tables = [_effects(compared, matters), _chosen(measured, chosen), _setting(measured)]
+    tables = [
+        _glance(compared, matters),
+        _effects(compared, matters),
+        _chosen(measured, chosen),
+        _setting(measured),
+    ]
     title = f"Why did AdamW not beat Adam? A study on {chosen.data}"
     return Report(title, findings, tables, figures, {"results": _tidy(measured)})
 
@@ -97,19 +103,38 @@ def _diverged(measured: Sequence[Measured]) -> list[str]:
     return [f"Diverged: {'; '.join(arms)}."] if arms else []
 
 
-def _effects(compared: Sequence[Comparison], matters: dict[str, float]) -> Table:
-    places = dict.fromkeys((c.claim, c.where) for c in compared)
-    by_place = {(c.claim, c.where, c.metric): c.interval(len(compared)) for c in compared}
+def _glance(compared: Sequence[Comparison], matters: dict[str, float]) -> Table:
     rows = []
-    for claim, where in places:
+    for claim in dict.fromkeys(c.claim for c in compared):
         cells = []
+        for metric in METRICS:
+            given = [
+                verdicts.verdict(c.interval(len(compared)), matters[metric])
+                for c in compared
+                if (c.claim, c.metric) == (claim, metric)
+            ]
+            counts = Counter(given).most_common()
+            cells.append(", ".join(f"{word} {n} of {len(given)}" for word, n in counts))
+        rows.append([claim, *cells])
+    return Table(
+        "The verdicts", ["claim", "in test accuracy", "in test loss"], rows, "Counts of trials."
+    )
+
+
+def _effects(compared: Sequence[Comparison], matters: dict[str, float]) -> Table:
+    by_place = {(c.claim, c.where, c.metric): c.interval(len(compared)) for c in compared}
+    rows: list[list[str]] = []
+    last = ""
+    for claim, where in dict.fromkeys((c.claim, c.where) for c in compared):
+        rows += [[claim, "", "", "", ""]] if claim != last else []
+        last, cells = claim, []
         for metric in METRICS:
             interval = by_place[claim, where, metric]
             cells += [interval.text(DIGITS[metric]), verdicts.verdict(interval, matters[metric])]
-        rows.append([claim, where, *cells])
+        rows.append([f"– {where}", *cells])
     return Table(
-        "Effects that the claims predict to be positive: mean [interval], and verdict",
-        ["claim", "where", "test accuracy, points", "", "test loss, lower by", ""],
+        "The effects that the claims predict to be positive: mean [interval]",
+        ["claim", "test accuracy, points", "", "test loss, lower by", ""],
         rows,
         f"Paired by seed. The {len(compared)} intervals together cover with 95 % (Bonferroni). "
         f"Smallest effects that matter: {matters['accuracy']:g} points, {matters['loss']:g} in "
@@ -118,8 +143,9 @@ def _effects(compared: Sequence[Comparison], matters: dict[str, float]) -> Table
 
 
 def _chosen(measured: Sequence[Measured], chosen: "Settings") -> Table:
-    rows = []
+    rows: list[list[str]] = []
     for m in measured:
+        rows.append([m.trial.name, *[""] * 8])
         for family in ("Adam", "Adam+L2", "AdamW"):
             if not m.arms(family):
                 continue
@@ -131,8 +157,8 @@ def _chosen(measured: Sequence[Measured], chosen: "Settings") -> Table:
                 tau = _tau(arm[1], m.trial, chosen.learning_rate) if family == "AdamW" else ""
                 spread = f"{values.std(ddof=1):.{digits}f}" if len(values) > 1 else "—"
                 cells += [decay, tau, f"{values.mean():.{digits}f}", spread]
-            rows.append([m.trial.name, family, *cells])
-    columns = ["trial", "arm"]
+            rows.append([f"– {family}", *cells])
+    columns = ["trial and arm"]
     columns += ["λ by accuracy", "τ, epochs", "test acc. %", "sd"]
     columns += ["λ by loss", "τ, epochs", "test loss", "sd"]
     return Table(

@@ -19,7 +19,7 @@ def test_the_python_examples_run_one_after_another(capsys):
     assert names["tx"].update
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/weight-decay.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/weight-decay.md", "docs/sweeps.md"])
 def test_the_interactive_examples_print_what_they_show(name):
     blocks = re.findall(r"```pycon\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, name, None, 0)

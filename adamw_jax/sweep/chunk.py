@@ -1,7 +1,7 @@
 """One chunk: a program's lanes, advanced together until all of them have ended."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,12 +27,14 @@ class Ends(NamedTuple):
     until: Callable[[Mapping[str, np.ndarray]], Any] | None
     watch: Sequence[str] | None
 
-    def check(self, metrics: Sequence[str]) -> None:
+    def check(self, metrics: Iterable[str]) -> None:
         """Refuses metrics to watch that there are not.
 
         Raises:
           ValueError: naming one.
         """
+        if isinstance(self.watch, str):
+            raise ValueError(f"watch is a sequence of names; got the string {self.watch!r}")
         if unknown := set(self.watch or ()) - set(metrics):
             raise ValueError(
                 f"no metric is called {min(unknown)!r}; there are {', '.join(metrics)}"

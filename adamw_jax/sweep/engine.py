@@ -41,8 +41,9 @@ def sweep(
     so that one program serves all of them. Others (strings, bools, None, tuples) and
     those named in `static` are compiled in, one program for each combination.
 
-    A run's result does not depend on which runs are beside it, bit for bit, where the
-    number of lanes (`Result.lanes`) is the same; across numbers of lanes rounding differs.
+    A run's result does not depend on which runs are beside it or on its place, bit for
+    bit, where the number of lanes (`Result.lanes`) is the same; rounding differs across
+    numbers of lanes, and between one device and several.
 
     In several processes (`jax.distributed`), each calls this with the same arguments, and
     each takes its share on its own devices; they need an output that all of them see.
@@ -77,6 +78,8 @@ def sweep(
     """
     rows = normalized(grid)
     parts = list(groups(run, rows, static))
+    if layout:
+        layout.check()
     if halving:
         halving.check(min(group.run.length for group in parts))
     if processes.count() > 1 and output is None:

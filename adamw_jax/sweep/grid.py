@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 Row = dict[str, Any]
@@ -48,8 +49,11 @@ def zipped(**axes: Iterable[Any]) -> Grid:
 
 def concatenated(*grids: Sequence[Row]) -> Grid:
     """The rows of all grids, one grid after another; a row that was there before is left out."""
-    rows = {_identity(row): row for row in reversed(list(itertools.chain(*grids)))}
-    return tuple(reversed(rows.values()))
+    rows: dict[Any, Row] = {}
+    for row in itertools.chain(*grids):
+        plain = {name: _scalar(name, value) for name, value in row.items()}
+        rows.setdefault(_identity(plain), plain)
+    return tuple(rows.values())
 
 
 def log_space(low: float, high: float, count: int) -> list[float]:
@@ -76,8 +80,8 @@ def _joined(rows: Iterable[Row]) -> Row:
 
 
 def _identity(row: Row) -> tuple[Any, ...]:
-    # The type, too: 1 equals True and 1.0.
-    return tuple(sorted((name, type(value).__name__, value) for name, value in row.items()))
+    # Not the values themselves: 1, 1.0 and True are equal.
+    return tuple(sorted((name, repr(value)) for name, value in row.items()))
 
 
 def normalized(rows: Sequence[Row]) -> Grid:
@@ -105,15 +109,21 @@ def normalized(rows: Sequence[Row]) -> Grid:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    if isinstance(value, np.generic) or hasattr(value, "ndim") and value.ndim == 0:
+    arrays = np.generic | np.ndarray | jax.Array
+    if isinstance(value, arrays) and value.ndim == 0 and not _is_key(value):
         value = value.item()
-    if isinstance(value, float) and math.isnan(value):
+    leaves = list(_leaves(value))
+    if any(isinstance(leaf, float) and math.isnan(leaf) for leaf in leaves):
         raise ValueError(f"the setting {name!r} has the value NaN")
-    if all(isinstance(leaf, bool | int | float | str | None) for leaf in _leaves(value)):
+    if all(isinstance(leaf, bool | int | float | str | None) for leaf in leaves):
         return value
     raise ValueError(
         f"a setting is a number, a string, a bool, None or a tuple of those; {name!r} has {value!r}"
     )
+
+
+def _is_key(value: Any) -> bool:
+    return jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def _leaves(value: Any) -> Iterator[Any]:

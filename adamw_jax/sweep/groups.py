@@ -1,5 +1,6 @@
 """Which runs share a program."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -41,6 +42,8 @@ def groups(
         that fits no array; a length below 1.
     """
     names = [name for name in rows[0] if name != "seed"]
+    if isinstance(static, str):
+        raise ValueError(f"static is a sequence of names; got the string {static!r}")
     if unknown := set(static) - set(names):
         raise ValueError(f"static names {min(unknown)!r}; the settings are {', '.join(names)}")
     compiled_in = [
@@ -52,22 +55,31 @@ def groups(
             "dictionary of these settings to a Run"
         )
     numbers = {
-        name: np.dtype(jax.dtypes.canonicalize_dtype(type(sum(row[name] for row in rows))))
-        for name in names
-        if name not in compiled_in
+        name: _dtype(name, [row[name] for row in rows]) for name in names if name not in compiled_in
     }
-    for name, dtype in numbers.items():
-        if dtype.kind == "i" and any(abs(row[name]) > np.iinfo(dtype).max for row in rows):
-            raise ValueError(f"the setting {name!r} has an integer that is too large for {dtype}")
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(repr({name: row[name] for name in compiled_in}), []).append(i)
     for name, runs in members.items():
         fixed = {name: rows[runs[0]][name] for name in compiled_in}
         made = run if isinstance(run, Run) else run(fixed)
+        if not isinstance(made, Run):
+            raise ValueError(f"run must be a Run or a function to one; got {made!r} for {fixed}")
         if made.length < 1:
             raise ValueError(f"a run's length is at least 1; got {made.length} for {fixed}")
         yield Group(name, made, numbers, runs)
+
+
+def _dtype(name: str, values: Sequence[int | float]) -> np.dtype:
+    """In JAX's precision: float where one of the values is, else int."""
+    kind = float if any(isinstance(value, float) for value in values) else int
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(kind))
+    bounds = np.iinfo(dtype) if kind is int else np.finfo(dtype)
+    low, high = kind(bounds.min), kind(bounds.max)
+    for value in values:
+        if not low <= value <= high and value not in (math.inf, -math.inf):
+            raise ValueError(f"the setting {name!r} has {value}, which is too large for {dtype}")
+    return dtype
 
 
 def inputs(

@@ -1,7 +1,7 @@
 """Successive halving: most of the time goes to the runs that do best (arXiv 1502.07943)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,12 +39,17 @@ class Halving(NamedTuple):
         if not 0 < self.keep < 1:
             raise ValueError(f"keep must be in (0, 1); got {self.keep}")
 
-    def check_metric(self, metrics: Sequence[str]) -> None:
-        """Refuses a metric that there is not.
+    def check_metric(self, metrics: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuses a metric that there is not, or that is no scalar; they come with shapes.
 
         Raises:
           ValueError: naming it.
         """
+        if metrics.get(self.metric):
+            raise ValueError(
+                f"halving's metric {self.metric!r} must be a scalar; its shape is "
+                f"{metrics[self.metric]}"
+            )
         if self.metric not in metrics:
             raise ValueError(
                 f"halving's metric {self.metric!r} is none of {', '.join(map(repr, metrics))}"
@@ -67,12 +72,16 @@ class Halving(NamedTuple):
             return math.inf if lost else -value if self.largest else value, result.run
 
         ranked = sorted(results, key=badness)
-        kept = ranked[: math.ceil(self.keep * len(ranked))]
+        kept = ranked[: self._kept(len(ranked))]
         return {result.run for result in kept}
 
     def entrants(self, runs: int) -> list[int]:
         """How many runs take part in each rung and in the rest."""
         counts = [runs]
         for _ in self.rungs:
-            counts.append(math.ceil(self.keep * counts[-1]))
+            counts.append(self._kept(counts[-1]))
         return counts
+
+    def _kept(self, runs: int) -> int:
+        # Rounded first: 0.07 · 100 is a little above 7 in binary.
+        return math.ceil(round(self.keep * runs, 6))

@@ -29,6 +29,15 @@ class Layout(NamedTuple):
     lanes: int = 1
     rounds: int = 1
 
+    def check(self) -> None:
+        """Refuses what is below 1.
+
+        Raises:
+          ValueError: naming it.
+        """
+        if self.lanes < 1 or self.rounds < 1:
+            raise ValueError(f"lanes and rounds are at least 1; got {self}")
+
     def width(self, devices: int) -> int:
         """Runs that a call advances."""
         return devices * self.lanes * self.rounds
@@ -58,7 +67,7 @@ class Program(NamedTuple):
       advance: `state -> (state, metrics)`, metrics by name; the old state is consumed.
       layout: what it is compiled for.
       width: runs in a call.
-      metrics: their names.
+      metrics: their shapes, of one run, by name.
       bytes: memory that the larger of the two needs on each device, the data included.
       seconds: what compiling took.
     """
@@ -67,7 +76,7 @@ class Program(NamedTuple):
     advance: Callable[[Any], tuple[Any, dict[str, jax.Array]]]
     layout: Layout
     width: int
-    metrics: tuple[str, ...]
+    metrics: dict[str, tuple[int, ...]]
     bytes: int
     seconds: float
 
@@ -115,8 +124,13 @@ class Machine(NamedTuple):
                 return jax.tree.map(lambda x: jnp.asarray(x)[None], outputs)
             if layout.rounds == 1:
                 return jax.vmap(each)(runs)
-            batch_size = layout.lanes if layout.lanes > 1 else None
-            return jax.lax.map(each, runs, batch_size=batch_size)
+            if layout.lanes == 1:
+                return jax.lax.map(each, runs)
+            # What lax.map(batch_size=) does, which fails where a leaf has no elements.
+            split, width = (layout.rounds, layout.lanes), layout.rounds * layout.lanes
+            rounds = jax.tree.map(lambda x: x.reshape(*split, *x.shape[1:]), runs)
+            outputs = jax.lax.map(jax.vmap(each), rounds)
+            return jax.tree.map(lambda x: x.reshape(width, *x.shape[2:]), outputs)
 
         # shard_map rather than sharded inputs: no device then asks another for anything,
         # whatever the function does. It need not know what varies over the devices.
@@ -155,7 +169,7 @@ def compile_run(
     state = jax.eval_shape(start, settings, machine.data)
     after, metrics = jax.eval_shape(advance, state, machine.data)
     check_state(state, after)
-    names = tuple(named(metrics))
+    shapes = {name: leaf.shape for name, leaf in named(metrics).items()}
 
     started, advanced = (
         jax.jit(machine.over_runs(function, layout), donate_argnums=donated)
@@ -166,14 +180,14 @@ def compile_run(
 
     def advance_named(state):
         state, metrics = advanced(state, machine.data)
-        return state, dict(zip(names, jax.tree.leaves(metrics), strict=True))
+        return state, dict(zip(shapes, jax.tree.leaves(metrics), strict=True))
 
     return Program(
         lambda numbers, seeds: started(machine.place((numbers, seeds)), machine.data),
         advance_named,
         layout,
         width,
-        names,
+        shapes,
         max(_bytes(started), _bytes(advanced)),
         time.perf_counter() - began,
     )

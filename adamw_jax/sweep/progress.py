@@ -97,7 +97,7 @@ def line(progress: Progress) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """", 12 min left", or nothing where that is not known."""
+    """Such as ", 12 min left"; nothing where that is not known."""
     seconds = progress.seconds_left
     if math.isnan(seconds) or progress.share == 1:
         return ""

@@ -92,7 +92,8 @@ def to_table(results: Sequence[Result]) -> Any:
 
     Columns are `run`, the settings, `advance`, the metrics, `status`, `lanes`, `device`,
     `seconds` and `compile_seconds` (of the whole run) and the versions. Metrics that are
-    arrays are nested lists of a fixed size, settings that are tuples JSON.
+    arrays are nested lists of a fixed size, floats shorter than 32 bits become float32,
+    and settings that are tuples JSON.
     """
     import pyarrow as pa
 
@@ -159,6 +160,8 @@ def _column(values: list[Any]) -> list[Any]:
 
 
 def _nested(pa: Any, values: np.ndarray) -> Any:
+    if values.dtype.kind not in "biuf" or values.dtype == np.float16:
+        values = values.astype(np.float32)  # bfloat16 and its like, which tables do not know
     column = pa.array(np.ascontiguousarray(values).reshape(-1))
     for size in reversed(values.shape[1:]):
         column = pa.FixedSizeListArray.from_arrays(column, size)

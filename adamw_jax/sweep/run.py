@@ -56,6 +56,8 @@ def named(metrics: Any) -> dict[str, jax.Array]:
             raise ValueError(f"the metric {name!r} is {leaf.dtype}; metrics are real arrays")
         if not leaf.size:
             raise ValueError(f"the metric {name!r} is empty: its shape is {leaf.shape}")
+        if name in leaves:
+            raise ValueError(f"two metrics are called {name!r}")
         leaves[name] = leaf
     if not leaves:
         raise ValueError("advance returns no metrics")

@@ -172,7 +172,7 @@ class Work:
             Result(
                 run=run,
                 settings=self.rows[run],
-                advance=np.arange(count) + rung.first + 1,
+                advance=np.arange(rung.first + 1, rung.first + 1 + count, dtype=np.int32),
                 metrics={
                     name: np.stack([metrics[name][lane] for metrics in history.metrics[:count]])
                     for name in program.metrics

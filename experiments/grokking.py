@@ -1,0 +1,145 @@
+"""Modular addition: when does a network that knows its examples learn the rule?
+
+The task of Power et al. (arXiv 2201.02177): a + b mod p, from some of the pairs. A network soon
+knows those by heart. Whether and when it then gets the other pairs right, all at once, was
+seen to hang on weight decay (Liu et al., arXiv 2210.01117). Here AdamW trains with several
+decays λ, and nothing else differs.
+"""
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+import adamw_jax
+from adamw_jax import sweep
+from experiments import plots, settings
+from experiments.addition import addition, decayed, modular_addition
+from experiments.context import Context
+from experiments.report import Figure, Report, Table
+from experiments.sweeps import run_all
+
+KNOWS, GENERALISES = 0.99, 0.95
+
+
+class Settings(settings.Settings, frozen=True, kw_only=True):
+    """The keys of `configs/grokking.toml`."""
+
+    p: Annotated[int, msgspec.Meta(ge=3), settings.about("the modulus")]
+    share: Annotated[
+        float, msgspec.Meta(gt=0, lt=1), settings.about("of the pairs that are trained on")
+    ]
+    embedding: Annotated[settings.Count, settings.about("size of a number's embedding")]
+    hidden: Annotated[settings.Count, settings.about("width of the hidden layer")]
+    learning_rate: Annotated[settings.Positive, settings.about("α, constant")]
+    weight_decay: Annotated[tuple[settings.NonNegative, ...], settings.about("λ of AdamW, times α")]
+    steps: Annotated[settings.Count, settings.about("each with all training pairs")]
+    evaluations: Annotated[settings.Count, settings.about("how often in a run")]
+    seeds: Annotated[settings.Count, settings.about("runs of every λ, with seeds 0, 1, …")]
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Trains with every decay."""
+    if chosen.steps % chosen.evaluations:
+        raise settings.SettingsError(
+            f"evaluations = {chosen.evaluations} does not divide {chosen.steps} steps"
+        )
+    trained = addition(
+        decayed, chosen.p, chosen.embedding, chosen.hidden, chosen.steps, chosen.evaluations
+    )
+    grid = sweep.product(
+        learning_rate=[chosen.learning_rate],
+        weight_decay=chosen.weight_decay,
+        seed=range(chosen.seeds),
+    )
+    pairs = modular_addition(chosen.p, chosen.share, seed=0)
+    results = run_all("grokking", trained, grid, pairs, context)
+    by_decay = {
+        decay: [r for r in results if r.settings["weight_decay"] == decay]
+        for decay in chosen.weight_decay
+    }
+    return _report(by_decay, chosen)
+
+
+def first_above(result: sweep.Result, metric: str, threshold: float, every: int) -> float:
+    """The step of the first evaluation at which a metric is at least a threshold, else inf."""
+    reached = np.flatnonzero(result.metrics[metric] >= threshold)
+    return every * (reached[0] + 1) if len(reached) else np.inf
+
+
+def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Report:
+    every = chosen.steps // chosen.evaluations
+    rows, medians = [], {}
+    for decay, runs in by_decay.items():
+        knows = [first_above(r, "train_accuracy", KNOWS, every) for r in runs]
+        learns = [first_above(r, "test_accuracy", GENERALISES, every) for r in runs]
+        medians[decay] = np.median(learns)
+        per_step = adamw_jax.per_step_from_weight_decay(decay, chosen.learning_rate)
+        rows.append(
+            [
+                f"{decay:g}",
+                "∞" if per_step == 0 else f"{1 / per_step:,.0f}",
+                _steps(np.median(knows)),
+                _steps(medians[decay]),
+                f"{_steps(min(learns))} to {_steps(max(learns))}",
+                f"{sum(np.isfinite(learns))} of {len(runs)}",
+                f"{100 * np.mean([r.final('test_accuracy') for r in runs]):.1f}",
+                f"{np.mean([r.final('weight_norm') for r in runs]):.1f}",
+            ]
+        )
+    table = Table(
+        f"a + b mod {chosen.p}, {100 * chosen.share:g} % of the pairs, {chosen.seeds} seeds",
+        ["λ", "1/(α·λ), steps", f"knows {100 * KNOWS:g} % of its pairs, step",
+         f"{100 * GENERALISES:g} % of the others, step", "range", "runs that do",
+         "test acc. % at the end", "‖θ‖"],
+        rows,
+        f"Medians over the seeds, to {every} steps; never: not within {chosen.steps:,} steps.",
+    )  # fmt: skip
+    always = [d for d, runs in by_decay.items() if np.isfinite(medians[d])]
+    never = [d for d in by_decay if d not in always]
+    findings = [_listed("At least half of the runs generalise with λ = ", always)] if always else []
+    findings += [_listed("Fewer than half of them do with λ = ", never)] if never else []
+    if len(always) > 1:
+        first, last = min(always), max(always)
+        findings.append(
+            f"From λ = {first:g} to {last:g} the median step of generalising goes from "
+            f"{_steps(medians[first])} to {_steps(medians[last])}."
+        )
+    data = [
+        {"weight_decay": d, "seed": r.settings["seed"], "step": every * int(a),
+         **{k: v[i] for k, v in r.metrics.items()}}
+        for d, runs in by_decay.items() for r in runs for i, a in enumerate(r.advance)
+    ]  # fmt: skip
+    title = "Grokking: when does the network generalise?"
+    return Report(title, findings, [table], [_figure(by_decay, chosen)], {"results": data})
+
+
+def _steps(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "never"
+
+
+def _listed(start: str, decays: list[float]) -> str:
+    return start + ", ".join(f"{decay:g}" for decay in decays) + "."
+
+
+def _figure(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Figure:
+    columns = min(3, len(by_decay))
+    figure, axes = plots.subplots(columns, -(-len(by_decay) // columns), height=2.8)
+    every = chosen.steps // chosen.evaluations
+    for axis in axes.flat[len(by_decay) :]:
+        axis.set_visible(False)
+    for axis, (decay, runs) in zip(axes.flat, by_decay.items(), strict=False):
+        for i, r in enumerate(runs):
+            for metric, color in (("train", plots.BLACK), ("test", plots.BLUE)):
+                label = {"train": "its pairs", "test": "the others"}[metric]
+                accuracy = 100 * r.metrics[f"{metric}_accuracy"]
+                axis.plot(every * r.advance, accuracy, color=color, lw=1, alpha=0.7,
+                          label=label if i == 0 else None)  # fmt: skip
+        axis.set(xscale="log", ylim=(-3, 103), title=f"λ = {decay:g}")
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy, %")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = "Accuracy on the pairs that are trained on, and on the others; a line for each seed."
+    return Figure("grokking", figure, caption)

@@ -1,0 +1,233 @@
+"""Test error over learning rate and weight decay: can the two be tuned one at a time?
+
+Fig. 2 of the AdamW paper (arXiv 1711.05101), on another data set: a network is trained with
+every pair of a learning rate α and a decay, with Adam+L2, and with AdamW in both
+conventions. Where the good pairs lie along a diagonal, a change of α asks for a change of
+the decay; where they lie along the axes, each can be tuned on its own.
+
+The number for it is the slope of the good region: through the cells whose error is within
+some points of the best runs an axis, that of the largest spread of log α and log λ, and
+where one of them does not change along it the two are separable. The correlation says the
+same in one number: −1 on a falling diagonal, 0 where the two are separable.
+"""
+
+import functools
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+import adamw_jax
+from adamw_jax import sweep
+from experiments import data, plots, settings, train
+from experiments.context import Context
+from experiments.models import MLP
+from experiments.report import Figure, Report, Table
+from experiments.sweeps import run_all
+from experiments.trials import optimizer
+
+Values = tuple[settings.Positive, ...]
+FAMILIES = ("Adam+L2", "AdamW ×α", "AdamW /step")
+
+
+class Settings(settings.Settings, frozen=True, kw_only=True):
+    """The keys of `configs/landscape.toml`."""
+
+    data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
+    images: Annotated[int, msgspec.Meta(ge=0), settings.about("training images; 0 for all")]
+    noise: Annotated[
+        float, msgspec.Meta(ge=0, le=1), settings.about("share of wrong labels among them")
+    ]
+    hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the hidden layers")]
+    learning_rates: Annotated[Values, settings.about("α, of a cosine schedule")]
+    l2: Annotated[Values, settings.about("λ′ of Adam+L2")]
+    weight_decay: Annotated[Values, settings.about("λ of AdamW, times α")]
+    decay_per_step: Annotated[Values, settings.about("λ of AdamW, without α")]
+    epochs: Annotated[settings.Count, settings.about("passes over the training images")]
+    batch_size: Annotated[settings.Count, settings.about("images in a step")]
+    seeds: Annotated[settings.Count, settings.about("runs of every pair, with seeds 0, 1, …")]
+    good: Annotated[
+        settings.Positive, settings.about("points above the least error that are still good")
+    ]
+
+
+class Surface(NamedTuple):
+    """Test error of a family.
+
+    Attributes:
+      family: one of `FAMILIES`.
+      rates: α, [rates].
+      decays: λ or λ′ in the family's own convention, [decays].
+      error: percent, the mean over the seeds, [decays, rates]; NaN where a run diverged.
+    """
+
+    family: str
+    rates: np.ndarray
+    decays: np.ndarray
+    error: np.ndarray
+
+    def is_good(self, points: float) -> np.ndarray:
+        """Which cells are near the least error, bool[decays, rates]."""
+        return self.error <= np.nanmin(self.error) + points
+
+    def correlation(self, points: float) -> float:
+        """Of log α and log λ over the good cells; 0 where one of them does not change."""
+        rows, columns = np.nonzero(self.is_good(points))
+        x, y = np.log(self.rates)[columns], np.log(self.decays)[rows]
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            return 0.0
+        return float(np.corrcoef(x, y)[0, 1])
+
+    def lost(self) -> float:
+        """Points lost by tuning α first, at the least decay, and then the decay at that α."""
+        rate = np.nanargmin(self.error[np.argmin(self.decays)])
+        return float(np.nanmin(self.error[:, rate]) - np.nanmin(self.error))
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Trains with every pair."""
+    loaded = data.load(chosen.data, 0.0, context.data_dir)
+    reduced = data.reduced(loaded, chosen.images, chosen.noise)
+    steps = len(reduced.train.labels) // chosen.batch_size
+    if steps == 0:
+        raise settings.SettingsError(
+            f"batch_size = {chosen.batch_size} is more than the {len(reduced.train.labels)} "
+            "training images"
+        )
+    network = functools.partial(MLP, (reduced.train.images.shape[1], *chosen.hidden, 10))
+    trained = train.classifier(optimizer, network, chosen.batch_size, chosen.epochs, 1)
+    cells = {family: list(_cells(family, chosen)) for family in FAMILIES}
+    grid = sweep.product(
+        sweep.concatenated(*cells.values()),
+        first_cycle=[chosen.epochs * steps],
+        floor=[0.0],
+        seed=range(chosen.seeds),
+    )
+    results = run_all("landscape", trained, grid, reduced, context, watch=["train_loss"])
+    errors: dict[tuple[float, ...], list[float]] = {}
+    for result in results:
+        error = 100 * (1 - float(result.final("test_accuracy")))
+        diverged = result.status == "diverged"
+        errors.setdefault(_key(result.settings), []).append(np.nan if diverged else error)
+    surfaces = []
+    for family, rows in cells.items():
+        mean = np.array([np.mean(errors[_key(row)]) for row in rows])
+        rates, decays = np.array(chosen.learning_rates), np.array(_decays(family, chosen))
+        surfaces.append(Surface(family, rates, decays, mean.reshape(len(rates), -1).T))
+    return _report(surfaces, chosen, steps)
+
+
+def _key(row: sweep.Row) -> tuple[float, ...]:
+    return row["learning_rate"], row["l2"], row["weight_decay"]
+
+
+def _decays(family: str, chosen: Settings) -> Values:
+    values = chosen.l2, chosen.weight_decay, chosen.decay_per_step
+    return values[FAMILIES.index(family)]
+
+
+def _cells(family: str, chosen: Settings) -> sweep.Grid:
+    """α by α, each with every decay, as the optimizer's arguments."""
+
+    def arguments(learning_rate: float, decay: float) -> sweep.Row:
+        over_rate = adamw_jax.weight_decay_from_per_step(decay, learning_rate)
+        pairs = (decay, 0.0), (0.0, decay), (0.0, over_rate)
+        l2, weight_decay = pairs[FAMILIES.index(family)]
+        return {"learning_rate": learning_rate, "l2": l2, "weight_decay": weight_decay}
+
+    pairs = sweep.product(learning_rate=chosen.learning_rates, decay=_decays(family, chosen))
+    return tuple(arguments(**pair) for pair in pairs)
+
+
+def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
+    rows, findings = [], []
+    for s in surfaces:
+        row, column = np.unravel_index(np.nanargmin(s.error), s.error.shape)
+        rows.append(
+            [
+                s.family,
+                f"{s.error[row, column]:.2f}",
+                f"{s.rates[column]:.3g}",
+                f"{s.decays[row]:.3g}",
+                f"{s.is_good(chosen.good).sum()} of {s.error.size}",
+                f"{s.correlation(chosen.good):+.2f}",
+                f"{s.lost():.2f}",
+            ]
+        )
+    least = min(surfaces, key=lambda s: abs(s.correlation(chosen.good)))
+    most = max(surfaces, key=lambda s: abs(s.correlation(chosen.good)))
+    listed = ", ".join(f"{s.family} {s.correlation(chosen.good):+.2f}" for s in surfaces)
+    findings = [
+        f"Correlation of log α and log λ over the good cells: {listed}.",
+        f"α and λ are most nearly separable with {least.family}, least with {most.family}.",
+        "Tuning α first, at the least decay, and the decay after it loses "
+        + ", ".join(f"{s.lost():.2f} points with {s.family}" for s in surfaces)
+        + ".",
+    ]
+    columns = ["", "least error, %", "at α", "and λ", "good cells", "correlation", "points lost"]
+    note = (
+        f"Means of {chosen.seeds} seeds. Good: at most {chosen.good:g} points above the family's "
+        "least error. Correlation: of log α and log λ over the good cells, 0 where they are "
+        "separable. Points lost: by tuning α first, at the least decay, and then λ at that α. "
+        "The error is that of the test images, as in the paper: a picture, no choice is made."
+    )
+    table = Table("The good region", columns, rows, note)
+    what = f"{chosen.images or 'all'} images of {chosen.data}"
+    data_rows = [
+        {"family": s.family, "learning_rate": a, "decay": d, "test_error": s.error[i, j]}
+        for s in surfaces
+        for i, d in enumerate(s.decays)
+        for j, a in enumerate(s.rates)
+    ]
+    title = f"Test error over α and λ: {what}"
+    figure = _figure(surfaces, chosen, steps)
+    return Report(title, findings, [table], [figure], {"cells": data_rows})
+
+
+def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
+    figure, axes = plots.subplots(len(surfaces), height=4.4)
+    low = min(np.nanmin(s.error) for s in surfaces)
+    norm = LogNorm(low, 4 * low)
+    mesh: Any = None
+    for axis, s in zip(axes[0], surfaces, strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="α", title=s.family)
+        mesh = axis.pcolormesh(
+            s.rates, s.decays, s.error, shading="nearest", cmap="viridis_r", norm=norm
+        )
+        for i, j in np.argwhere(s.is_good(chosen.good)):
+            axis.plot(s.rates[j], s.decays[i], "o", color=plots.BLACK, markersize=3)
+        row, column = np.unravel_index(np.nanargmin(s.error), s.error.shape)
+        axis.plot(s.rates[column], s.decays[row], "*", color=plots.VERMILION, markersize=13)
+        axis.grid(visible=False)
+        axis.set_facecolor("#bbbbbb")  # where runs diverged
+        _timescales(axis, s, steps, chosen.epochs)
+    axes[0, 0].set_ylabel("λ, in the arm's own convention")
+    bar = figure.colorbar(mesh, ax=axes[0], label="test error, %", extend="max", aspect=30)
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    caption = (
+        "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
+        f"within {chosen.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
+        "and the whole run. Grey: diverged. Colours end at four times the least error."
+    )
+    return Figure("landscape", figure, caption)
+
+
+def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:
+    """Lines of equal τ; Adam+L2 has none."""
+    if s.family == "Adam+L2":
+        return
+    bounds = axis.axis()
+    for tau, style in ((1, ":"), (epochs, "--")):
+        per_step = adamw_jax.per_step_from_timescale(tau, steps)
+        decays = per_step / s.rates if s.family == "AdamW ×α" else np.full(len(s.rates), per_step)
+        axis.plot(s.rates, decays, style, color="white", lw=1.5)
+        name = "τ = 1 epoch" if tau == 1 else f"τ = {tau} epochs"
+        place = len(s.rates) // 2
+        if bounds[2] < decays[place] < bounds[3]:
+            axis.annotate(name, (s.rates[place], decays[place]), color="white", fontsize=8,
+                          xytext=(2, 3), textcoords="offset points")  # fmt: skip
+    axis.axis(bounds)

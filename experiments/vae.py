@@ -1,0 +1,198 @@
+"""Adam with and without bias correction, on a variational autoencoder.
+
+Fig. 4 of the Adam paper (arXiv 1412.6980, §6.4), at a size that a CPU affords: the training
+loss over the learning rate α, for two β₁ and three β₂, early and late in the training. The
+paper finds that without the correction large β₂ make the first steps too long, and training
+unstable, and that with it Adam is at least as good everywhere.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+
+from adamw_jax import sweep
+from experiments import data, plots, settings
+from experiments.autoencoder import OPTIMIZERS, autoencoder, grey
+from experiments.context import Context
+from experiments.report import Figure, Report, Table
+from experiments.sweeps import run_all
+
+NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
+
+
+class Settings(settings.Settings, frozen=True, kw_only=True):
+    """The keys of `configs/vae.toml`."""
+
+    data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
+    hidden: Annotated[settings.Count, settings.about("width of the hidden layers")]
+    latent: Annotated[settings.Count, settings.about("size of the code")]
+    b1: Annotated[tuple[settings.DecayRate, ...], settings.about("β₁")]
+    b2: Annotated[tuple[settings.DecayRate, ...], settings.about("β₂")]
+    learning_rates: Annotated[tuple[settings.Positive, ...], settings.about("α, constant")]
+    early: Annotated[settings.Count, settings.about("epochs after which the loss is shown first")]
+    epochs: Annotated[settings.Count, settings.about("passes over the training images")]
+    batch_size: Annotated[settings.Count, settings.about("images in a step")]
+    seeds: Annotated[settings.Count, settings.about("runs of every setting")]
+    tolerance: Annotated[
+        settings.Positive, settings.about("nats above the least loss that are still good")
+    ]
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """Training loss after some epochs, by optimizer, β₁ and β₂: float64[rates].
+
+    The mean over the seeds; infinite where a run diverged.
+    """
+
+    epochs: int
+    means: dict[tuple[str, float, float], np.ndarray]
+
+    def of(self, optimizer: str) -> list[np.ndarray]:
+        """One optimizer's."""
+        return [mean for (name, _, _), mean in self.means.items() if name == optimizer]
+
+    def least(self) -> float:
+        """Of all settings."""
+        return float(min(mean.min() for mean in self.means.values()))
+
+
+def run(chosen: Settings, context: Context) -> Report:
+    """Trains with every setting."""
+    images = grey(data.load(chosen.data, 0.0, context.data_dir).train.images)
+    if chosen.batch_size > len(images):
+        raise settings.SettingsError(
+            f"batch_size = {chosen.batch_size} is more than the {len(images)} training images"
+        )
+    if chosen.early > chosen.epochs:
+        raise settings.SettingsError(f"early = {chosen.early} is after {chosen.epochs} epochs")
+    grid = sweep.product(
+        b1=chosen.b1, b2=chosen.b2, learning_rate=chosen.learning_rates, seed=range(chosen.seeds)
+    )
+    results = {
+        name: run_all(
+            f"vae-{NAMES[name].replace(' ', '-')}",
+            autoencoder(make, chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs),
+            grid,
+            images,
+            context,
+        )
+        for name, make in OPTIMIZERS.items()
+    }
+    return _report([_losses(results, at, chosen) for at in (chosen.early, chosen.epochs)], chosen)
+
+
+def _losses(results: dict[str, list[sweep.Result]], epochs: int, chosen: Settings) -> Losses:
+    shape = len(chosen.b1), len(chosen.b2), len(chosen.learning_rates), chosen.seeds
+    means = {}
+    for name, runs in results.items():
+        history = np.stack([r.history("train_loss", chosen.epochs)[epochs - 1] for r in runs])
+        mean = np.nan_to_num(history.reshape(shape).mean(-1), nan=np.inf)
+        for i, b1 in enumerate(chosen.b1):
+            for j, b2 in enumerate(chosen.b2):
+                means[name, b1, b2] = mean[i, j]
+    return Losses(epochs, means)
+
+
+def _report(losses: list[Losses], chosen: Settings) -> Report:
+    cells = len(chosen.b1) * len(chosen.b2) * len(chosen.learning_rates)
+    diverged = [
+        f"in {sum(int(np.isinf(mean).sum()) for mean in losses[-1].of(name))} of {cells} settings "
+        f"{NAMES[name]}"
+        for name in OPTIMIZERS
+    ]
+    findings = [
+        *(_finding(loss, cells, chosen.tolerance) for loss in losses),
+        f"A run diverged {' and '.join(diverged)}.",
+    ]
+    rows = [
+        {
+            "optimizer": name,
+            "b1": b1,
+            "b2": b2,
+            "learning_rate": a,
+            "epochs": loss.epochs,
+            "loss": m,
+        }
+        for loss in losses
+        for (name, b1, b2), mean in loss.means.items()
+        for a, m in zip(chosen.learning_rates, mean, strict=True)
+    ]
+    title = f"Bias correction in a variational autoencoder on {chosen.data}"
+    tables = [_table(loss, chosen) for loss in losses]
+    return Report(title, findings, tables, [_figure(losses, chosen)], {"losses": rows})
+
+
+def _table(loss: Losses, chosen: Settings) -> Table:
+    limit = loss.least() + chosen.tolerance
+    rows = [
+        [
+            f"{b1:g}",
+            f"{b2:g}",
+            *(
+                cell
+                for name in OPTIMIZERS
+                for cell in _row(loss.means[name, b1, b2], chosen, limit)
+            ),
+            f"{_worse(loss, b1, b2)} of {len(chosen.learning_rates)}",
+        ]
+        for b1 in chosen.b1
+        for b2 in chosen.b2
+    ]
+    columns = [f"{name}: {what}" for name in NAMES.values() for what in ("least", "good α")]
+    return Table(
+        f"After {loss.epochs} epochs: training loss, nats",
+        ["β₁", "β₂", *columns, "corrected worse"],
+        rows,
+        f"Least loss over α, and the α whose loss is at most {limit:.1f}, {chosen.tolerance:g} "
+        f"above the least of all. Means of {chosen.seeds} seeds. Last column: how many α give a "
+        "lower loss without the correction, by more than 0.5.",
+    )
+
+
+def _row(mean: np.ndarray, chosen: Settings, limit: float) -> list[str]:
+    good = [a for a, m in zip(chosen.learning_rates, mean, strict=True) if m <= limit]
+    between = f"{good[0]:.2g} to {good[-1]:.2g}" if good else "none"
+    return [f"{mean.min():.2f}", f"{between} ({len(good)})"]
+
+
+def _worse(loss: Losses, b1: float, b2: float) -> int:
+    corrected, uncorrected = (loss.means[name, b1, b2] for name in OPTIMIZERS)
+    with np.errstate(invalid="ignore"):  # where both diverged
+        return int((corrected > uncorrected + 0.5).sum())
+
+
+def _finding(loss: Losses, cells: int, tolerance: float) -> str:
+    """How many settings are good, and whether the correction ever hurts."""
+    limit = loss.least() + tolerance
+    good = [sum(int((mean <= limit).sum()) for mean in loss.of(name)) for name in OPTIMIZERS]
+    worse = sum(_worse(loss, b1, b2) for _, b1, b2 in loss.means) // len(OPTIMIZERS)
+    return (
+        f"After {loss.epochs} epochs {good[0]} of {cells} settings are good with the correction "
+        f"and {good[1]} without it; it is worse by more than 0.5 nats in {worse}."
+    )
+
+
+def _figure(losses: list[Losses], chosen: Settings) -> Figure:
+    figure, axes = plots.subplots(len(chosen.b1), len(losses), height=3.4)
+    colors = plots.GREEN, plots.BLUE, plots.VERMILION, plots.PURPLE, plots.ORANGE, plots.SKY
+    least = min(loss.least() for loss in losses)
+    for row, loss in zip(axes, losses, strict=True):
+        for axis, b1 in zip(row, chosen.b1, strict=True):
+            for i, b2 in enumerate(chosen.b2):
+                color = colors[i % len(colors)]
+                for name, style in (("adam", "-"), ("uncorrected_adam", "--")):
+                    label = f"β₂ = {b2:g}, {NAMES[name]}"
+                    mean = np.minimum(loss.means[name, b1, b2], 1e6)
+                    axis.plot(chosen.learning_rates, mean, style, color=color, label=label)
+            axis.set(xscale="log", xlabel="α", ylim=(0.98 * least, 2.2 * least))
+            axis.set_title(f"β₁ = {b1:g}, after {loss.epochs} epochs")
+    axes[0, 0].set_ylabel("training loss, nats")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    caption = (
+        "Training loss (negative evidence lower bound per image) over α, early above and late "
+        "below. Solid: Adam; dashed: without bias correction. What leaves the plot at the top is "
+        "more than twice the least loss, or diverged."
+    )
+    return Figure("vae", figure, caption)
