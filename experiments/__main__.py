@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments import report, settings
 from experiments.context import Context, Interrupted
 from experiments.data import DataError
-from experiments.sweeps import cache_programs
+from experiments.sweeps import cache_programs, use_every_core
 
 EXPERIMENTS = {
     "batches": "full batch or minibatches: cost per step, progress",
@@ -91,7 +91,6 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
     chosen = settings.build(module.Settings, {**sources, "command line": (given, True)})
 
     _choose(options.platform)
-    cache_programs()
     output = options.output or Path("outputs") / (options.config or default).stem
     output.mkdir(parents=True, exist_ok=True)  # found out now, if it cannot be
     about = {
@@ -112,8 +111,6 @@ def _run(name: str, module, arguments: list[str], console: Console) -> int:
 
 
 def _choose(platform: str | None) -> None:
-    # A device for each core: sweeps then train on all of them at once.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if platform:
         jax.config.update("jax_platforms", platform)
     try:
@@ -140,6 +137,8 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
+    use_every_core()
+    cache_programs()
     status = main(sys.argv[1:])
     if status == 130:
         # Interrupted while it compiles, JAX crashes in the interpreter's own ending.

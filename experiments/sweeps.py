@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,19 @@ from adamw_jax.sweep.results import versions
 from experiments.context import Context, Interrupted
 
 
+def use_every_core() -> None:
+    """A device for each core of the CPU, so that sweeps train on all of them at once.
+
+    For the command line, before JAX does anything; a library leaves JAX's settings alone.
+    """
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
 def cache_programs() -> None:
     """Keeps every compiled program on disk, so that a second start compiles nothing.
 
-    For the command line; a library leaves JAX's settings alone. JAX's own settings, as
-    the variable JAX_COMPILATION_CACHE_DIR, go before.
+    For the command line, too. JAX's own settings, such as the variable
+    JAX_COMPILATION_CACHE_DIR, go before.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(pooch.os_cache("adamw_jax")) / "programs"
