@@ -22,7 +22,7 @@ from experiments.comparison_report import summarize
 from experiments.context import Context
 from experiments.models import MLP
 from experiments.report import Report
-from experiments.sweeps import run_all
+from experiments.sweeps import Sweep
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -99,7 +99,7 @@ def run(chosen: Settings, context: Context) -> Report:
         seed=range(chosen.seeds),
     )
     # The last parameters' loss is watched, not the validation's, which may have no images.
-    results = run_all("comparison", trained, grid, loaded, context, watch=["test_loss"])
+    results = Sweep("comparison", trained, grid, loaded, context, ["test_loss"]).results()
     measured = [Result(arm, _metrics(arm, results, chosen.epochs)) for arm in compared]
     title = f"Adam, Adam+L2 and AdamW on {chosen.data}"
     with np.errstate(invalid="ignore", over="ignore"):  # runs that diverged

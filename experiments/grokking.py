@@ -17,7 +17,7 @@ from experiments import plots, settings
 from experiments.addition import addition, decayed, modular_addition
 from experiments.context import Context
 from experiments.report import Figure, Report, Table
-from experiments.sweeps import run_all
+from experiments.sweeps import Sweep
 
 KNOWS, GENERALISES = 0.99, 0.95
 
@@ -53,7 +53,7 @@ def run(chosen: Settings, context: Context) -> Report:
         seed=range(chosen.seeds),
     )
     pairs = modular_addition(chosen.p, chosen.share, seed=0)
-    results = run_all("grokking", trained, grid, pairs, context)
+    results = Sweep("grokking", trained, grid, pairs, context).results()
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
         for decay in chosen.weight_decay

@@ -25,7 +25,7 @@ from experiments import data, plots, settings, train
 from experiments.context import Context
 from experiments.models import MLP
 from experiments.report import Figure, Report, Table
-from experiments.sweeps import run_all
+from experiments.sweeps import Sweep
 from experiments.trials import optimizer
 
 Values = tuple[settings.Positive, ...]
@@ -105,7 +105,7 @@ def run(chosen: Settings, context: Context) -> Report:
         floor=[0.0],
         seed=range(chosen.seeds),
     )
-    results = run_all("landscape", trained, grid, reduced, context, watch=["train_loss"])
+    results = Sweep("landscape", trained, grid, reduced, context, ["train_loss"]).results()
     errors: dict[tuple[float, ...], list[float]] = {}
     for result in results:
         error = 100 * (1 - float(result.final("test_accuracy")))

@@ -17,9 +17,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from experiments import data, settings, study_report, sweeps
+from experiments import data, settings, study_report
 from experiments.context import Context
 from experiments.report import Report
+from experiments.sweeps import Sweep
 from experiments.trials import Condition, Measured, Trial, program
 
 
@@ -72,13 +73,10 @@ def run(chosen: Settings, context: Context) -> Report:
         for schedule in condition.schedules:
             trial = Trial(condition, schedule, images, steps)
             grid = trial.grid(chosen.learning_rate, chosen.seeds)
-            there = sweeps.directory(trial.slug, trained, grid, reduced, context)
+            sweep = Sweep(trial.slug, trained, grid, reduced, context, watch=["train_loss"])
             count += 1
-            if count <= chosen.first or (there / "results.parquet").exists():
-                results = sweeps.run_all(
-                    trial.slug, trained, grid, reduced, context, watch=["train_loss"]
-                )
-                measured.append(Measured(trial, results))
+            if count <= chosen.first or sweep.finished:
+                measured.append(Measured(trial, sweep.results()))
             else:
                 missing.append(trial)
     if not measured:

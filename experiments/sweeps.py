@@ -41,69 +41,82 @@ def cache_programs() -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def directory(
-    name: str, run: sweep.Run, grid: Sequence[sweep.Row], data: Any, context: Context
-) -> Path:
-    """Where a sweep's results are, or will be: another program, grid or data, another place."""
-    what = [_digest(run, grid, data), grid, versions()]
-    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return context.output / "sweeps" / f"{name}-{digest[:12]}"
-
-
-def run_all(
-    name: str,
-    run: sweep.Run,
-    grid: Sequence[sweep.Row],
-    data: Any,
-    context: Context,
-    *,
-    layout: sweep.Layout | None = None,
-    watch: Sequence[str] | None = None,
-) -> list[sweep.Result]:
-    """Does every run of a grid that is not yet done.
+class Sweep:
+    """A sweep of an experiment.
 
     Args:
-      name: of the sweep, in the terminal and on disk.
+      name: in the terminal and on disk.
       run: what is run; its numbers are data.
       grid: rows of settings.
       data: for all runs.
       context: where the results are kept, and the terminal.
-      layout: as in `sweep.sweep`.
       watch: as in `sweep.sweep`.
 
-    Returns:
-      A result for each row.
-
-    Raises:
-      Interrupted: the user stopped; finished runs are kept.
+    Attributes:
+      output: where the results are, or will be: another program, grid, data or version of
+        what they depend on, another place.
     """
-    output = directory(name, run, grid, data, context)
-    if context.fresh:
-        shutil.rmtree(output, ignore_errors=True)
-    if (output / "results.parquet").exists():
-        context.console.print(
-            f"{name}: taken from {output} (--fresh does it again)", markup=False, soft_wrap=True
-        )
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-    last = sweep.Progress(0, len(grid), 0.0, math.nan, "")
-    with Progress(*columns, TextColumn("{task.fields[left]}"), console=context.console) as bar:
-        task = bar.add_task(name, total=1.0, left="")
 
-        def listen(progress: sweep.Progress) -> None:
-            nonlocal last
-            last = progress
-            runs = f"{progress.finished}/{progress.runs} runs"
-            bar.update(task, completed=progress.share, left=f"{runs}{sweep.time_left(progress)}")
+    def __init__(
+        self,
+        name: str,
+        run: sweep.Run,
+        grid: Sequence[sweep.Row],
+        data: Any,
+        context: Context,
+        watch: Sequence[str] | None = None,
+    ):
+        self.name, self.run, self.grid, self.data = name, run, grid, data
+        self.context, self.watch = context, watch
+        what = json.dumps([_digest(run, grid, data), grid, versions()])
+        digest = hashlib.sha256(what.encode()).hexdigest()
+        self.output = context.output / "sweeps" / f"{name}-{digest[:12]}"
 
-        try:
-            return sweep.sweep(
-                run, grid, data, output=output, layout=layout, watch=watch, progress=listen
-            )
-        except KeyboardInterrupt as error:
-            raise Interrupted(
-                f"stopped. {last.finished} of {last.runs} runs are finished and kept in {output}; "
-                "the same command (without --fresh) goes on from there"
-            ) from error
+    @property
+    def finished(self) -> bool:
+        """Whether all runs are done."""
+        return (self.output / "results.parquet").exists()
+
+    def results(self) -> list[sweep.Result]:
+        """Does every run that is not yet done.
+
+        Returns:
+          A result for each row of the grid.
+
+        Raises:
+          Interrupted: the user stopped; finished runs are kept.
+        """
+        if self.context.fresh:
+            shutil.rmtree(self.output, ignore_errors=True)
+        if self.finished:
+            note = f"{self.name}: taken from {self.output} (--fresh does it again)"
+            self.context.console.print(note, markup=False, soft_wrap=True)
+        last = sweep.Progress(0, len(self.grid), 0.0, math.nan, "")
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+        left = TextColumn("{task.fields[left]}")
+        with Progress(*columns, left, console=self.context.console) as bar:
+            task = bar.add_task(self.name, total=1.0, left="")
+
+            def listen(progress: sweep.Progress) -> None:
+                nonlocal last
+                last = progress
+                text = f"{progress.finished}/{progress.runs} runs{sweep.time_left(progress)}"
+                bar.update(task, completed=progress.share, left=text)
+
+            try:
+                return sweep.sweep(
+                    self.run,
+                    self.grid,
+                    self.data,
+                    output=self.output,
+                    watch=self.watch,
+                    progress=listen,
+                )
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    f"stopped. {last.finished} of {last.runs} runs are finished and kept in "
+                    f"{self.output}; the same command (without --fresh) goes on from there"
+                ) from error
 
 
 def _digest(run: sweep.Run, grid: Sequence[Mapping[str, Any]], data: Any) -> str:

@@ -16,7 +16,7 @@ from experiments import data, plots, settings
 from experiments.autoencoder import OPTIMIZERS, autoencoder, grey
 from experiments.context import Context
 from experiments.report import Figure, Report, Table
-from experiments.sweeps import run_all
+from experiments.sweeps import Sweep
 
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
 
@@ -69,14 +69,13 @@ def run(chosen: Settings, context: Context) -> Report:
     grid = sweep.product(
         b1=chosen.b1, b2=chosen.b2, learning_rate=chosen.learning_rates, seed=range(chosen.seeds)
     )
+
+    def trained(optimizer):
+        sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
+        return autoencoder(optimizer, *sizes)
+
     results = {
-        name: run_all(
-            f"vae-{NAMES[name].replace(' ', '-')}",
-            autoencoder(make, chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs),
-            grid,
-            images,
-            context,
-        )
+        name: Sweep(f"vae-{name.replace('_', '-')}", trained(make), grid, images, context).results()
         for name, make in OPTIMIZERS.items()
     }
     return _report([_losses(results, at, chosen) for at in (chosen.early, chosen.epochs)], chosen)

@@ -6,6 +6,7 @@ is all side by side, (16, 4) is between. What a lane computes depends on the num
 lanes that it is compiled for, in the last bits, but not on the other lanes.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -43,8 +44,9 @@ class Layout(NamedTuple):
         return devices * self.lanes * self.rounds
 
     def within(self, runs: int, devices: int) -> "Layout":
-        """No more rounds than so many runs fill."""
-        return self._replace(rounds=min(self.rounds, -(-runs // (devices * self.lanes))))
+        """As many rounds, or fewer, as fill the fewest chunks of so many runs evenly."""
+        groups = math.ceil(runs / (devices * self.lanes))
+        return self._replace(rounds=math.ceil(groups / math.ceil(groups / self.rounds)))
 
     def halved(self) -> "Layout":
         """Half the lanes or, where there is one, half the rounds.

@@ -136,26 +136,29 @@ class Work:
 
     def _advance(self, group: Group, left: Sequence[int], rung: Rung) -> None:
         """Takes runs of a group through a rung, chunk by chunk."""
+        program = None
         while left:
-            layout = self.store.layouts[group.name]
             try:
-                program = tune.fitting(
-                    lambda layout: self._compiled(group, layout),
-                    layout.within(len(left), self.machine.size),
-                    self.machine,
-                )
+                program = program or self._fitting(group, len(left))
                 members = left[: program.width]
                 results, states = self._chunk(program, group, members, rung)
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if not tune.out_of_memory(error):
                     raise
-                self.store.set_layout(group.name, layout.halved())
+                self.store.set_layout(group.name, self.store.layouts[group.name].halved())
+                program = None
                 continue
-            if program.layout.lanes < layout.lanes:
-                self.store.set_layout(group.name, program.layout)
             self.store.write(rung.number, results, states)
             self.meter.ended(sum(result.status != RUNNING for result in results))
             left = left[len(members) :]
+
+    def _fitting(self, group: Group, runs: int) -> Program:
+        """The program for so many runs, of the group's layout or what of it the memory holds."""
+        layout = self.store.layouts[group.name].within(runs, self.machine.size)
+        program = tune.fitting(lambda lay: self._compiled(group, lay), layout, self.machine)
+        if program.layout.lanes < layout.lanes:
+            self.store.set_layout(group.name, program.layout)
+        return program
 
     def _chunk(
         self, program: Program, group: Group, members: Sequence[int], rung: Rung
