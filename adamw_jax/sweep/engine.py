@@ -1,5 +1,6 @@
 """`sweep`: a whole grid of runs."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ def sweep(
         halving.check(min(group.run.length for group in parts))
     if processes.count() > 1 and output is None:
         raise ValueError("several processes need an output, where their results meet")
+    try:
+        json.dumps(identity)
+    except TypeError as error:
+        raise ValueError(f"identity must be JSON: {error}") from error
     described = description(
         rows,
         static=sorted(static),

@@ -1,10 +1,14 @@
 """Several processes of one sweep, started with `jax.distributed`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+from adamw_jax.sweep.files import StoreError
 
 T = TypeVar("T")
 
@@ -19,10 +23,26 @@ def count() -> int:
     return jax.process_count()
 
 
-def wait(name: str) -> None:
-    """Until every process is here; `name` tells the places apart."""
+@contextmanager
+def together(doing: str) -> Iterator[None]:
+    """A stretch of work that no process leaves before all have done it.
+
+    Raises:
+      StoreError: it failed in another process; without this, all would wait for that one.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        if count() == 1:
+            raise
+        error = raised
     if count() > 1:
-        multihost_utils.sync_global_devices(f"adamw_jax.sweep {name}")
+        failed = multihost_utils.process_allgather(np.array(error is not None))
+        if error is not None:
+            raise error
+        if np.any(failed):
+            raise StoreError(f"another process failed in {doing}; its own message says why")
 
 
 def share(items: Sequence[T]) -> Sequence[T]:

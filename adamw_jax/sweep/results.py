@@ -70,10 +70,17 @@ class Result(NamedTuple):
 
 
 def joined(parts: Iterable[Result]) -> list[Result]:
-    """One result for each run, in the order of the grid."""
+    """One result for each run, in the order of the grid, as far as its advances are known.
+
+    A part before which one is missing does not count: its run is not there yet.
+    """
     runs: dict[int, Result] = {}
     for part in sorted(parts, key=lambda part: (part.run, part.advance[0])):
-        runs[part.run] = runs[part.run].followed_by(part) if part.run in runs else part
+        before = runs.get(part.run)
+        if before is None and part.advance[0] == 1:
+            runs[part.run] = part
+        elif before is not None and part.advance[0] == before.advance[-1] + 1:
+            runs[part.run] = before.followed_by(part)
     return list(runs.values())
 
 

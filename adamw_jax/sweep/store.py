@@ -9,11 +9,12 @@ A sweep's directory holds
 """
 
 import hashlib
+import importlib.util
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -94,6 +95,10 @@ class Store(Memory):
 
     def __init__(self, directory: Path, rows: Sequence[Row], described: Mapping[str, Any]):
         super().__init__(rows)
+        if importlib.util.find_spec("pyarrow") is None:
+            raise ImportError(
+                "a sweep with an output needs pyarrow: pip install 'adamw_jax[sweep]'"
+            )
         self.directory = directory
         self.described = described
         self.first = processes.index() == 0
@@ -107,15 +112,14 @@ class Store(Memory):
           StoreError: another process writes here, or another sweep's results are here.
           OSError: the directory cannot be made or written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as opening:
+        with processes.together("opening the output"), ExitStack() as opening:
+            self.directory.mkdir(parents=True, exist_ok=True)
             opening.enter_context(locked(self.directory / f".lock-{processes.index()}"))
             if self.first:
                 self._identify()
-                for left in self.directory.glob("*/.tmp*"):  # by a kill
+                for left in self.directory.rglob(".tmp-*"):  # by a kill
                     left.unlink()
             self.exit = opening.pop_all()
-        processes.wait("opened")
         self.refresh()
         return self
 
@@ -166,32 +170,35 @@ class Store(Memory):
             leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
             np.savez(content, runs=runs, **leaves)
             write_whole(self.directory / "states" / f"{name}.npz", content.getvalue())
-        write_whole(self.directory / "parts" / f"{name}.parquet", _parquet(results))
+        content = _parquet(results)
+        # The digest in the name tells of damage, of which Parquet does not always.
+        path = self.directory / "parts" / f"{name}-{_digest(content)}.parquet"
+        write_whole(path, content)
 
     def read(self) -> list[Result]:
         """All results so far, joined by run."""
+        whole = self.directory / "results.parquet"
+        paths = [whole] if whole.exists() else sorted(self.directory.glob("parts/*.parquet"))
+        return joined(result for path in paths for result in self._read_table(path))
+
+    def _read_table(self, path: Path) -> list[Result]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        whole = self.directory / "results.parquet"
-        paths = [whole] if whole.exists() else sorted(self.directory.glob("parts/*.parquet"))
-        parts: list[Result] = []
-        for path in paths:
-            try:
-                table = pq.ParquetFile(path).read()
-            except (pa.ArrowException, OSError) as error:
-                raise StoreError(
-                    f"{path} is damaged ({error}); delete it, and its runs are done again"
-                ) from error
-            parts += from_table(table, self.rows)
-        return joined(parts)
+        content = path.read_bytes()
+        with _damage(path, "its runs are done again"):
+            *_, digest = path.stem.split("-")
+            if path.parent.name == "parts" and digest != _digest(content):
+                raise ValueError("it is not what was written")
+            file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+            return from_table(file.read(), self.rows)
 
     def state(self, rung: int, run: int) -> States:
         """The state of a run at the end of a rung, leaf by leaf."""
         for path in sorted((self.directory / "states").glob(f"{rung}-*.npz")):
             if path not in self.loaded:
-                with np.load(path) as file:
-                    self.loaded[path] = dict(file)
+                with _damage(path, "start again"), path.open("rb") as file:
+                    self.loaded[path] = dict(np.load(file))
             found = np.flatnonzero(self.loaded[path]["runs"] == run)
             if len(found):
                 leaves = len(self.loaded[path]) - 1
@@ -225,15 +232,33 @@ def _parquet(results: Sequence[Result]) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(to_table(results), buffer)
+    pq.write_table(to_table(results), buffer, write_page_checksum=True)
     return buffer.getvalue()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+@contextmanager
+def _damage(path: Path, then: str) -> Iterator[None]:
+    """Says of whatever goes wrong in reading a file that the file is damaged."""
+    try:
+        yield
+    except Exception as error:  # what a damaged file makes its reader raise is anyone's guess
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise StoreError(f"{path} is damaged ({reason}); delete it, and {then}") from error
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if isinstance(found, dict):
+            return found
+        reason = "it holds no object"
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} is not a sweep's: {error}; {MEND}") from error
+        reason = str(error)
+    raise StoreError(f"{path} is not a sweep's: {reason}; {MEND}")
 
 
 def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], of: str = "") -> str:
@@ -244,6 +269,8 @@ def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], of: str = ""
             continue
         if isinstance(there, dict) and isinstance(here, dict):
             return _difference(there, here, f"{of}{name}: ")
+        if name == "digest":
+            return "the rows of the grid are combined or ordered otherwise, or of other types"
         return f"{of}{name} is {_short(there)} there and {_short(here)} here"
     return "they differ"
 

@@ -71,26 +71,25 @@ class Work:
         self._expect(done)
         self._plan(done, told)
         for rung in self.rungs:
-            for group in self.groups:
-                left = [i for i in group.members if i in alive and _goes_on(done.get(i), rung)]
-                self._advance(group, processes.share(left), rung)
+            with processes.together("training"):
+                for group in self.groups:
+                    left = [i for i in group.members if i in alive and _goes_on(done.get(i), rung)]
+                    self._advance(group, processes.share(left), rung)
             done = self._known()
             self.store.forget(rung.number - 1)
             if self.halving and rung.last:
                 entrants = [done[i] for i in sorted(alive)]
                 alive = self.halving.survivors(entrants, rung.last)
         results = [_settled(done[i]) for i in range(len(self.rows))]
-        self.store.finish(results)
-        processes.wait("finished")
+        with processes.together("writing the table"):
+            self.store.finish(results)
         self.meter.over()
         return results
 
     def _known(self) -> dict[int, Result]:
         """What all processes have done; none goes on before all know it."""
-        processes.wait("written")
-        done = {result.run: result for result in self.store.read()}
-        processes.wait("read")
-        return done
+        with processes.together("reading what is done"):
+            return {result.run: result for result in self.store.read()}
 
     def _expect(self, done: Mapping[int, Result]) -> None:
         """Tells the meter how much there is to do, and how much of that is done."""
@@ -106,11 +105,11 @@ class Work:
 
     def _plan(self, done: Mapping[int, Result], told: Layout | None) -> None:
         """Gives a layout to each group that has none and something to do."""
-        for group in self.groups:
-            left = [i for i in group.members if i not in done]
-            if left and group.name not in self.store.layouts and processes.index() == 0:
-                self.store.set_layout(group.name, told or self._fastest(group, left))
-        processes.wait("planned")
+        with processes.together("measuring layouts"):
+            for group in self.groups:
+                left = [i for i in group.members if i not in done]
+                if left and group.name not in self.store.layouts and processes.index() == 0:
+                    self.store.set_layout(group.name, told or self._fastest(group, left))
         self.store.refresh()
 
     def _fastest(self, group: Group, left: Sequence[int]) -> Layout:
@@ -145,7 +144,8 @@ class Work:
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if not tune.out_of_memory(error):
                     raise
-                self.store.set_layout(group.name, self.store.layouts[group.name].halved())
+                failed = program.layout if program else self.store.layouts[group.name]
+                self.store.set_layout(group.name, failed.halved())
                 program = None
                 continue
             self.store.write(rung.number, results, states)

@@ -1,0 +1,871 @@
+"""A sweep's directory: what kills, full disks, other sweeps and damage do to it."""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import itertools
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import time
+
+import duckdb
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from sweep_program import GRID, HALVING, begin, columns, differing, go
+
+from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, to_table, tune, work
+from adamw_jax.sweep.grid import normalized
+from adamw_jax.sweep.results import COLUMNS, from_table
+from adamw_jax.sweep.store import Store
+
+BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halving"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once():
+    """What the engine compiles is kept from test to test, since most of their time goes there."""
+    compile_run, programs = work.compile_run, {}
+
+    def kept(run, numbers, machine, layout):
+        key = run, *numbers.items(), machine.mesh, layout
+        if key not in programs:
+            programs[key] = compile_run(run, numbers, machine, layout)
+        return programs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "compile_run", kept)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Makes uninterrupted sweeps, one for each set of options."""
+    made = {}
+
+    def make(**options):
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole")
+            go(made[key], **options)
+        return made[key]
+
+    return make
+
+
+def stopping(calls, doing=("compiling", "training")):
+    """A listener that raises at its nth call, where the host is between two advances."""
+    left = itertools.count(calls - 1, -1)
+
+    def listen(progress):
+        if progress.doing in doing and next(left) == 0:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def broken_off(output, calls, **options):
+    """A directory in which a sweep was stopped."""
+    with pytest.raises(KeyboardInterrupt):
+        go(output, progress=stopping(calls), **options)
+    return output
+
+
+def contents(directory):
+    """All bytes of a directory."""
+    paths = sorted(directory.rglob("*"))
+    return {str(p.relative_to(directory)): p.is_file() and p.read_bytes() for p in paths}
+
+
+def names(directory):
+    return sorted(contents(directory))
+
+
+def parts(directory):
+    return sorted(directory.glob("parts/*.parquet"))
+
+
+def never(*args):
+    raise AssertionError("this need not be done again")
+
+
+# Kills
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+@dataclasses.dataclass
+class Kill:
+    """Lets files be changed so many times; then nothing more happens, as after a kill."""
+
+    left: float = float("inf")
+    opened: set = dataclasses.field(default_factory=set)
+
+    def __call__(self, event, args):
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+        writes = event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if changes or writes:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+        # tempfile gives the folder's name to `open`.
+        if writes and isinstance(args[0], str) and not os.path.isdir(args[0]):
+            self.opened.add(os.path.basename(args[0]))
+
+    def __bool__(self):
+        return self.left < 0
+
+
+@functools.cache
+def kill_hook():
+    # One for all tests, since Python removes none.
+    kill = Kill()
+    sys.addaudithook(kill)
+    return kill
+
+
+@pytest.fixture
+def killed():
+    """Calls a function and kills it before its nth change of a file; whether that came."""
+    kill = kill_hook()
+
+    def call(moment, function, *args):
+        kill.left, kill.opened = moment, set()
+        try:
+            with contextlib.suppress(Killed):
+                function(*args)
+            # A kill may come in the midst of a write, so that nothing is written in its place.
+            assert {x for x in kill.opened if not x.startswith((".tmp", ".lock"))} == set()
+            return bool(kill)
+        finally:
+            kill.left = float("inf")
+
+    return call
+
+
+FEW = GRID[::5]  # seven runs, in both programs
+TWO = jax.local_devices()[:2]
+
+
+@pytest.mark.parametrize(
+    "halving", [None, pytest.param(HALVING, marks=pytest.mark.slow)], ids=["plain", "halving"]
+)
+def test_a_kill_at_any_moment_breaks_nothing(halving, killed, tmp_path):
+    def run(output):
+        return go(output, grid=FEW, halving=halving, devices=TWO)
+
+    expected = run(tmp_path / "whole")
+    draw = random.Random(0)
+    for moment in itertools.count(step=3 if halving else 1):  # a file takes about five
+        output = tmp_path / str(moment)
+        if not killed(moment, run, output):
+            break
+        killed(draw.randrange(30), run, output)
+        assert differing(run(output), expected) == [], moment
+        assert differing(output, tmp_path / "whole") == [], moment
+        assert names(output) == names(tmp_path / "whole"), moment
+    assert moment > 30  # it was killed at all
+
+
+def test_a_run_that_is_kept_on_disk_between_rungs_is_the_same(whole):
+    table = pq.read_table(whole(halving=HALVING) / "results.parquet").to_pandas()
+    complete = pq.read_table(whole() / "results.parquet").to_pandas()
+    both = table.merge(complete, on=["run", "advance"], suffixes=("", "_complete"))
+    assert len(both) == len(table) < len(complete)
+    assert set(table["status"]) == {"finished", "dropped", "diverged"}
+    np.testing.assert_array_equal(both["loss"], both["loss_complete"])
+
+
+def test_what_a_kill_leaves_behind_is_cleaned(whole, tmp_path):
+    broken_off(tmp_path, 28, halving=HALVING)
+    for name in (".tmp-1", "parts/.tmp-2", "states/.tmp-3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half of a fi")
+    go(tmp_path, halving=HALVING)
+    assert names(tmp_path) == names(whole(halving=HALVING))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+SEQUENCES = {
+    "one lane": ("--layout", 1, 1),
+    "two lanes halving": ("--layout", 2, 1, "--halving"),
+    "rounds halving": ("--layout", 1, 3, "--devices", 2, "--halving", "--steps", 20),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", SEQUENCES.values(), ids=SEQUENCES)
+def test_a_sweep_that_is_killed_again_and_again_ends_as_the_uninterrupted(options, cache, tmp_path):
+    process = begin(tmp_path / "whole", *options, cache=cache)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    draw, kills = random.Random(str(options)), 0
+    output = tmp_path / "killed"
+    while True:
+        process = begin(output, *options, "--pause", 0.004 if kills < 6 else 0, cache=cache)
+        assert process.stdout.readline() == "ready\n"
+        # Small delays, too: they hit the manifest, compiling and the first chunks.
+        time.sleep(1.5 * draw.random() ** 2)
+        if kills == 6 or process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert kills >= 2
+    assert differing(output, tmp_path / "whole") == []
+    assert names(output) == names(tmp_path / "whole")
+
+
+# Interruptions
+
+
+@BOTH
+@pytest.mark.parametrize("calls", [1, 2, 15, 28, 45])
+def test_an_interrupted_sweep_goes_on_where_it_was(calls, halving, whole, tmp_path, monkeypatch):
+    kept = parts(broken_off(tmp_path, calls, halving=halving))
+    assert not any(".tmp" in name for name in names(tmp_path))
+    done = {(path.name[0], run) for path in kept for run in pq.read_table(path)["run"].to_pylist()}
+    assert bool(done) == (calls > 2)
+    again, write = set(), Store.write
+
+    def writes(store, rung, results, states):
+        again.update((str(rung), result.run) for result in results)
+        write(store, rung, results, states)
+
+    monkeypatch.setattr(Store, "write", writes)
+    go(tmp_path, halving=halving)
+    assert again and not again & done
+    assert differing(tmp_path, whole(halving=halving)) == []
+
+
+def test_ctrl_c_leaves_a_directory_that_goes_on(cache, whole, tmp_path):
+    process = begin(tmp_path, "--layout", 1, 1, "--pause", 0.01, cache=cache)
+    while len(parts(tmp_path)) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 3 <= len(parts(tmp_path)) < 32
+    assert not any(".tmp" in name for name in names(tmp_path))
+    # On four devices rather than one.
+    go(tmp_path)
+    assert differing(tmp_path, whole()) == []
+
+
+@BOTH
+def test_a_finished_sweep_compiles_and_changes_nothing(
+    halving, whole, compilations, monkeypatch, tmp_path
+):
+    shutil.copytree(whole(halving=halving), tmp_path, dirs_exist_ok=True)
+    before = contents(tmp_path)
+    monkeypatch.setattr(work, "compile_run", never)
+    results = go(tmp_path, halving=halving, layout=None)
+    assert compilations == []
+    assert differing(results, whole(halving=halving)) == []
+    assert contents(tmp_path) == before
+
+
+# Disks
+
+
+@pytest.fixture
+def disk():
+    """A disk that holds only files of so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @contextlib.contextmanager
+    def limited(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+@pytest.mark.parametrize(
+    ("file", "halving"),
+    [
+        ("sweep.json", None),
+        ("parts/", None),
+        ("parts/", HALVING),
+        ("states/", HALVING),
+        ("results.parquet", None),
+        ("results.parquet", HALVING),
+    ],
+)
+def test_a_full_disk_is_told_and_keeps_what_is_done(file, halving, disk, whole, tmp_path):
+    calls = {"parts/": 15, "states/": 15}.get(file)
+    if calls:
+        broken_off(tmp_path, calls, halving=halving)
+    kept = contents(tmp_path)
+    room = {"sweep.json": 100, "parts/": 4000, "states/": 1000}.get(file)
+    room = room or (whole(halving=halving) / file).stat().st_size - 500  # times vary
+    with disk(room), pytest.raises(OSError, match="File too large") as told:
+        go(tmp_path, halving=halving)
+    assert told.value.errno == errno.EFBIG
+    assert str(tmp_path / file) in str(told.value)
+    left = contents(tmp_path)
+    assert not any(".tmp" in name for name in left)
+    assert kept.items() <= left.items()
+    go(tmp_path, halving=halving)
+    assert differing(tmp_path, whole(halving=halving)) == []
+
+
+def a_file(path):
+    path.write_text("mine")
+
+
+def a_folder(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("output", a_file),
+        ("output/parts", a_file),
+        ("output/.lock-0", a_folder),
+        ("output/sweep.json", a_folder),
+    ],
+)
+def test_what_is_in_the_way_is_named(name, make, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    make(tmp_path / name)
+    with pytest.raises((OSError, StoreError), match=re.escape(str(tmp_path / name))):
+        go(tmp_path / "output", grid=FEW)
+
+
+def test_an_output_is_made_with_the_folders_above_it(tmp_path):
+    go(tmp_path / "new" / "and" / "deep", grid=FEW)
+    assert differing(tmp_path / "new" / "and" / "deep", go(grid=FEW)) == []
+
+
+# Other sweeps
+
+
+def edited(change):
+    def edit(directory):
+        path = directory / "sweep.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return edit
+
+
+def text(content):
+    return lambda directory: (directory / "sweep.json").write_text(content)
+
+
+def nothing(directory):
+    pass
+
+
+OTHERS = {
+    "values": (nothing, {"grid": [r | {"warm": r["warm"] + 1} for r in GRID]}, "warm"),
+    "other types": (nothing, {"grid": [r | {"warm": float(r["warm"])} for r in GRID]}, "grid"),
+    "more seeds": (nothing, {"grid": [*GRID, *(r | {"seed": 2} for r in GRID[::2])]}, "seed"),
+    "fewer rows": (nothing, {"grid": GRID[:-1]}, "runs is 32 there and 31 here"),
+    "more settings": (nothing, {"grid": [r | {"decay": 0.1} for r in GRID]}, "decay"),
+    "another order": (nothing, {"grid": GRID[::-1]}, "grid"),
+    "length": (nothing, {"length": 7}, r"length.* \[6, 6\] there and \[7, 7\] here"),
+    "halving": (nothing, {"halving": HALVING}, "halving is null there"),
+    "static": (nothing, {"static": ["warm"]}, "static"),
+    "watch": (nothing, {"watch": ["loss"]}, "watch"),
+    "identity": (nothing, {"identity": {"data": "sin"}}, 'data is "noise" there and "sin" here'),
+    "version of jax": (
+        edited(lambda m: m["versions"].update(jax_version="0.0.1")),
+        {},
+        f'jax_version is "0.0.1" there and "{jax.__version__}" here',
+    ),
+    "version of the library": (
+        edited(lambda m: m["versions"].update(adamw_jax_version="0.0.1")),
+        {},
+        'adamw_jax_version is "0.0.1" there',
+    ),
+    "format": (edited(lambda m: m.update(format=0)), {}, "format is 0 there"),
+    "no JSON": (text("runs: many"), {}, "sweep.json"),
+    "half of a manifest": (text('{"format": 1, "grid'), {}, "sweep.json"),
+    "binary": (lambda d: (d / "sweep.json").write_bytes(b"\xff\x00"), {}, "sweep.json"),
+    "empty": (text(""), {}, "sweep.json"),
+    "a list": (text("[]"), {}, "sweep.json"),
+    "a number": (text("1"), {}, "sweep.json"),
+    "no manifest": (lambda d: (d / "sweep.json").unlink(), {}, "results.parquet"),
+}  # fmt: skip
+IDENTITY = {"data": "noise"}
+
+
+# The manifest is read before all else.
+STATES = [(name, "finished") for name in OTHERS]
+STATES += [(name, "begun") for name, (edit, *_) in OTHERS.items() if edit is nothing]
+
+
+@pytest.mark.parametrize(("name", "state"), STATES)
+def test_another_sweep_is_refused_and_nothing_changed(name, state, whole, tmp_path, monkeypatch):
+    edit, options, told = OTHERS[name]
+    if state == "finished":
+        shutil.copytree(whole(identity=IDENTITY), tmp_path, dirs_exist_ok=True)
+    else:
+        broken_off(tmp_path, 28, identity=IDENTITY)
+    edit(tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(work, "compile_run", never)
+    with pytest.raises(StoreError, match=re.escape(str(tmp_path)) + f".*{told}.*nothing was"):
+        go(tmp_path, **{"identity": IDENTITY, **options})
+    assert contents(tmp_path) == before
+
+
+def test_a_table_of_something_else_is_not_touched(tmp_path):
+    (tmp_path / "results.parquet").write_bytes(b"of another program")
+    with pytest.raises(StoreError, match="results.parquet of something else"):
+        go(tmp_path)
+    # The lock must be taken before anything is looked at.
+    assert set(names(tmp_path)) - {".lock-0"} == {"results.parquet"}
+
+
+def test_an_identity_may_hold_what_json_can(tmp_path):
+    identity = {"list": [1, 2.5, None], "tuple": (1, 2), "nested": {"limit": float("inf")}}
+    results = go(tmp_path, grid=FEW, identity=identity)
+    assert differing(go(tmp_path, grid=FEW, identity=identity), results) == []
+
+
+# Damage
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def zeroed(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def overwritten(path):
+    path.write_text("a note")
+
+
+def turned(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 20 : len(content) // 10] = b"\xa5" * (len(content) // 20)
+    path.write_bytes(bytes(content))
+
+
+DAMAGES = pytest.mark.parametrize("damage", [cut, emptied, zeroed, overwritten, turned])
+
+
+@DAMAGES
+def test_a_damaged_part_is_named_and_done_again(damage, whole, tmp_path):
+    path = parts(broken_off(tmp_path, 28))[1]
+    damage(path)
+    with pytest.raises(StoreError, match=rf"(?s){re.escape(str(path))} is damaged.*delete it"):
+        go(tmp_path)
+    path.unlink()
+    go(tmp_path)
+    assert differing(tmp_path, whole()) == []
+
+
+@pytest.mark.parametrize("part", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("rungs", "calls"),
+    # In the first, second and last rung.
+    [((2, 4), 15), ((2, 4), 30), ((2, 4), 45), ((1, 4), 8), ((1, 4), 20), ((1, 4), 29)],
+)
+def test_a_deleted_part_of_any_rung_is_done_again(rungs, calls, part, whole, tmp_path):
+    halving = Halving("loss", rungs)
+    parts(broken_off(tmp_path, calls, halving=halving))[part].unlink()
+    go(tmp_path, halving=halving)
+    assert differing(tmp_path, whole(halving=halving)) == []
+
+
+@DAMAGES
+def test_a_damaged_table_is_named_and_made_again(damage, whole, tmp_path):
+    shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "results.parquet"
+    damage(path)
+    with pytest.raises(StoreError, match=rf"(?s){re.escape(str(path))} is damaged.*delete it"):
+        go(tmp_path)
+    path.unlink()
+    go(tmp_path)
+    assert differing(tmp_path, whole()) == []
+
+
+def test_no_flipped_byte_of_the_data_goes_unnoticed(tmp_path):
+    path = parts(broken_off(tmp_path, 28))[0]
+    store, content = Store(tmp_path, normalized(GRID), {}), path.read_bytes()
+    clean, unnoticed = columns(store.read()), {}
+    # Behind the data a Parquet file has a footer, whose length is before the last 4 bytes.
+    data = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in random.Random(0).sample(range(data), 200):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            if columns(store.read()) != clean:
+                unnoticed[place] = "other results"
+        except StoreError:
+            pass
+        except Exception as error:
+            unnoticed[place] = repr(error)
+    assert unnoticed == {}
+
+
+@DAMAGES
+def test_damaged_states_are_named(damage, tmp_path):
+    broken_off(tmp_path, 30, halving=HALVING)
+    states = sorted(tmp_path.glob("states/0-*"))
+    assert states, "not in the second rung"
+    for path in states:
+        damage(path)
+    with pytest.raises(StoreError, match="states"):
+        go(tmp_path, halving=HALVING)
+
+
+# Several processes
+
+
+def test_a_second_sweep_is_refused_while_the_first_goes_on(tmp_path):
+    told = []
+
+    def again(progress):
+        with pytest.raises(StoreError, match=f"another process .* {tmp_path}; wait for it, or"):
+            go(tmp_path, grid=FEW)
+        told.append(progress.doing)
+
+    results = go(tmp_path, grid=FEW, progress=again)
+    assert set(told) == {"compiling", "training", "done"}
+    assert differing(results, go(grid=FEW)) == []
+
+
+@pytest.mark.slow
+def test_another_process_is_refused_and_the_first_one_finishes(cache, whole, tmp_path):
+    process = begin(tmp_path, "--layout", 1, 1, "--pause", 0.01, cache=cache)
+    while not parts(tmp_path):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    with pytest.raises(StoreError, match=f"another process is writing into {tmp_path}"):
+        go(tmp_path)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert differing(tmp_path, whole()) == []
+
+
+@pytest.mark.slow
+def test_of_four_processes_at_once_one_does_the_work(cache, whole, tmp_path):
+    started = [
+        begin(tmp_path / "output", "--layout", 1, 1, "--pause", 0.02, cache=cache) for _ in range(4)
+    ]
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
+    assert [code for _, code in ends].count(0) >= 1
+    for error, code in ends:
+        assert code == 0 or "StoreError: another process is writing into" in error
+    assert differing(tmp_path / "output", whole()) == []
+    assert names(tmp_path / "output") == names(whole())
+
+
+# Layouts
+
+
+def layouts(directory):
+    return list(json.loads((directory / "sweep.json").read_text())["layouts"].values())
+
+
+@BOTH
+def test_a_layout_is_kept_whatever_is_told_later(halving, whole, tmp_path):
+    broken_off(tmp_path, 5, layout=(2, 2), halving=halving)
+    assert layouts(tmp_path) == [[2, 2], [2, 2]]
+    results = go(tmp_path, layout=(1, 1), halving=halving)
+    assert {result.lanes for result in results} == {2}
+    assert layouts(tmp_path) == [[2, 2], [2, 2]]
+    assert differing(results, whole(layout=(2, 2), halving=halving)) == []
+
+
+@pytest.mark.slow
+def test_a_measured_layout_is_not_measured_again(monkeypatch, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, layout=None, progress=stopping(3, doing="training"))
+    measured = layouts(tmp_path)
+    assert len(measured) == 2
+    monkeypatch.setattr(tune, "fastest", never)
+    go(tmp_path, layout=None)
+    assert layouts(tmp_path) == measured
+
+
+OUT = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes."
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Lets programs of more than some lanes run out of memory, in one of their steps."""
+
+    def install(lanes, step, calls=0, message=OUT):
+        compile_run, left = work.compile_run, itertools.count(-calls)
+
+        def compile_(run, numbers, machine, layout):
+            def failing(*args):
+                # Only after so many calls: what else is on the device may grow.
+                if layout.lanes * layout.rounds > lanes and next(left) >= 0:
+                    raise jax.errors.JaxRuntimeError(message)
+
+            if step == "compiling":
+                failing()
+            program = compile_run(run, numbers, machine, layout)
+
+            def started(*args):
+                failing()
+                return program.start(*args)
+
+            def advanced(*args):
+                failing()
+                return program.advance(*args)
+
+            return program._replace(
+                **{"compiling": {}, "start": {"start": started}, "advance": {"advance": advanced}}[
+                    step
+                ]
+            )
+
+        monkeypatch.setattr(work, "compile_run", compile_)
+
+    return install
+
+
+@BOTH
+@pytest.mark.parametrize("step", ["compiling", "start", "advance"])
+@pytest.mark.parametrize(("told", "fits"), [((8, 1), (2, 1)), ((1, 4), (1, 2))])
+def test_what_is_out_of_memory_is_halved(told, fits, step, halving, small_memory, whole, tmp_path):
+    small_memory(fits[0] * fits[1], step)
+    results = go(tmp_path, layout=told, halving=halving)
+    assert {result.lanes for result in results} == {fits[0]}
+    assert [lanes for lanes, _ in layouts(tmp_path)] == [fits[0]] * 2
+    assert differing(results, whole(layout=fits, halving=halving)) == []
+    assert differing(go(layout=told, halving=halving), results) == []
+
+
+def test_runs_before_the_memory_went_out_are_kept(small_memory, tmp_path):
+    lone, paired = go(layout=(1, 1)), go(layout=(2, 1))
+    small_memory(1, "advance", calls=15)
+    results = go(tmp_path, layout=(2, 1))
+    assert [result.lanes for result in results] == [2] * 16 + [1] * 16
+    assert layouts(tmp_path) == [[2, 1], [1, 1]]
+    assert differing(results, paired[:16] + lone[16:]) == []
+
+
+@pytest.mark.parametrize("step", ["compiling", "start", "advance"])
+def test_a_single_run_that_does_not_fit_is_a_memory_error(step, small_memory, tmp_path):
+    small_memory(0, step)
+    with pytest.raises(MemoryError, match="a single run does not fit"):
+        go(tmp_path, layout=(4, 1))
+
+
+@pytest.mark.parametrize("step", ["compiling", "start", "advance"])
+@pytest.mark.parametrize("layout", [(4, 1), None], ids=["told", "measured"])
+def test_other_errors_of_jax_come_through(layout, step, small_memory, tmp_path):
+    small_memory(0, step, message="INTERNAL: the device is on fire")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="on fire"):
+        go(tmp_path, layout=layout)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize(
+    "told", [(8, 1), pytest.param(None, marks=pytest.mark.slow)], ids=["told", "measured"]
+)
+def test_a_layout_fits_the_memory(told, lanes, monkeypatch, tmp_path):
+    need = {}
+    compile_run = work.compile_run
+
+    def noted(run, numbers, machine, layout):
+        program = compile_run(run, numbers, machine, layout)
+        need[layout] = program.bytes
+        return program
+
+    monkeypatch.setattr(work, "compile_run", noted)
+    go(grid=GRID[:1], layout=(lanes, 1))
+    room = need.pop(Layout(lanes, 1))
+    monkeypatch.setattr(tune, "memory", lambda machine: room)
+    results = go(tmp_path, layout=told)
+    assert told is None or max(need.values()) > room  # some were too large
+    for result in results:
+        assert result.lanes == lanes if told else result.lanes <= lanes
+    assert {lanes for lanes, _ in layouts(tmp_path)} == {result.lanes for result in results}
+    assert differing(results, go(layout=(results[0].lanes, 1))) == []
+
+
+@pytest.mark.parametrize("layout", [(8, 1), None], ids=["told", "measured"])
+def test_no_memory_is_a_memory_error(layout, monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "memory", lambda machine: 100)
+    with pytest.raises(MemoryError, match="a single run does not fit"):
+        go(tmp_path, layout=layout)
+
+
+# Tables
+
+
+SETTINGS = {
+    "integer": [1, 2, 3],
+    "large": [0, 2**24 + 1, 2**31 - 1],
+    "real": [0.1, 1e-30, float("inf")],
+    "mixed": [1, 2.5, 3],
+    "flag": [True, False, True],
+    "word": ["a", "b, c", 'd"'],
+    "word_or_none": ["a", None, "b"],
+    "flag_or_none": [True, None, False],
+    "none": [None, None, None],
+    "pair": [(1, 2.5), ("x", None), (True, (1, 2))],
+    "number_or_word": [1, "1", 2.5],
+    "number_or_none": [0.5, None, 1],
+}
+# As they are in the table.
+ENCODED = SETTINGS | {
+    "pair": ["[1, 2.5]", '["x", null]', "[true, [1, 2]]"],
+    "number_or_word": ["1", '"1"', "2.5"],
+    "number_or_none": ["0.5", "null", "1"],
+}
+ROWS = [
+    dict(zip(SETTINGS, values, strict=True)) | {"seed": seed}
+    for values in zip(*SETTINGS.values(), strict=True)
+    for seed in (0, 5)
+]
+METRICS = ["count", "flags", "infinite", "matrix", "undefined", "vector", "zero"]
+
+
+def of_all_kinds(static):
+    def start(numbers, key, data):
+        del numbers, data
+        return jax.random.normal(key, (2, 3)), jnp.zeros((), jnp.int32)
+
+    def advance(state, data):
+        del data
+        matrix, count = state
+        metrics = {
+            "vector": matrix[:, 1],
+            "matrix": matrix.at[0, 0].set(jnp.nan),
+            "count": count,
+            "flags": matrix[0] > 0,
+            "undefined": jnp.float32(jnp.nan),
+            "infinite": jnp.float32(-jnp.inf),
+            "zero": jnp.float32(-0.0),
+        }
+        return (matrix * 2, count + 1), metrics
+
+    return Run(start, advance, 2 + len(static["word"]))  # so that they are not equally long
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Results with settings and metrics of every kind, and their directory."""
+    output = tmp_path_factory.mktemp("kinds")
+    # 3 to 6 advances; watching a count, which never diverges.
+    with_all = {"layout": Layout(), "watch": ["count"], "progress": None}
+    return sweep(of_all_kinds, ROWS, output=output, **with_all), output
+
+
+def same(ours, theirs):
+    """Whether two results are equal, NaN to NaN and with their types."""
+    assert ours.metrics.keys() == theirs.metrics.keys()
+    arrays = {"advance": (ours.advance, theirs.advance)}
+    arrays |= {name: (x, theirs.metrics[name]) for name, x in ours.metrics.items()}
+    for name, (x, y) in arrays.items():
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()), name
+    assert ours._replace(advance=0, metrics=0) == theirs._replace(advance=0, metrics=0)
+
+
+def test_results_survive_the_table(kinds):
+    results, output = kinds
+    for table in (to_table(results), pq.read_table(output / "results.parquet")):
+        for ours, theirs in zip(from_table(table, normalized(ROWS)), results, strict=True):
+            same(ours, theirs)
+
+
+def test_the_table_has_a_row_for_every_advance_and_its_columns(kinds):
+    results, output = kinds
+    table = pq.read_table(output / "results.parquet")
+    assert table.column_names[:2] == ["run", "seed"]
+    assert set(table.column_names) == {*COLUMNS, *SETTINGS, "seed", *METRICS}
+    assert len(set(table.column_names)) == len(table.column_names)
+    assert table["run"].to_pylist() == [r.run for r in results for _ in r.advance]
+    assert table["advance"].to_pylist() == [i for r in results for i in r.advance]
+    assert {len(result.advance) for result in results} == {3, 4, 6}
+    seconds = {r.run: r.seconds for r in results}
+    assert table["seconds"].to_pylist() == [seconds[run] for run in table["run"].to_pylist()]
+    assert set(table["jax_version"].to_pylist()) == {jax.__version__}
+
+
+def plain(value):
+    """A value of any library as Python's own; NaN in words, since it equals nothing."""
+    if isinstance(value, list | tuple | np.ndarray | pl.Series):
+        return [plain(x) for x in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return repr(value) if isinstance(value, float) else value
+
+
+def with_pandas(path):
+    frame = pd.read_parquet(path)
+    # pandas has no None in columns of strings.
+    words = {name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)}
+    return {
+        name: [None if name in words and pd.isna(x) else x for x in frame[name]] for name in frame
+    }
+
+
+def with_polars(path):
+    return pl.read_parquet(path).to_dict(as_series=False)
+
+
+def with_duckdb(path):
+    relation = duckdb.sql(f"SELECT * FROM read_parquet('{path}')")
+    return dict(zip(relation.columns, zip(*relation.fetchall(), strict=True), strict=True))
+
+
+def with_arrow(path):
+    return pq.read_table(path).to_pydict()
+
+
+@pytest.mark.parametrize("read", [with_pandas, with_polars, with_duckdb, with_arrow])
+def test_every_reader_sees_the_same_values(read, kinds):
+    results, output = kinds
+    found = read(output / "results.parquet")
+    for name in METRICS:
+        values = [row for result in results for row in result.metrics[name]]
+        assert plain(list(found[name])) == plain(values), name
+    for name, values in {**ENCODED, "seed": None}.items():
+        for run, value in zip(found["run"], found[name], strict=True):
+            told = ROWS[run]["seed"] if name == "seed" else values[run // 2]
+            # In a column of reals integers are reals; else types are kept, too.
+            told = float(told) if name == "mixed" else told
+            assert (plain(value), type(plain(value))) == (plain(told), type(plain(told))), name
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "int32", "float16", "float32", "bfloat16"]
+)
+def test_a_metric_of_any_real_type_is_kept(dtype, tmp_path):
+    run = Run.whole(lambda h, key, data: {"metric": (10 * h["x"]).astype(dtype)})
+    grid = product(x=[0.0, 0.125, 1.0])
+    results = sweep(run, grid, output=tmp_path, layout=Layout(), progress=None)
+    assert [r.final("metric") for r in results] == [np.asarray(10 * r["x"], dtype) for r in grid]
+    assert differing(results, sweep(run, grid, layout=Layout(), progress=None)) == []
