@@ -14,7 +14,8 @@ from flax import nnx
 
 import adamw_jax
 from adamw_jax.sweep import Layout, Run, tune
-from adamw_jax.sweep.lanes import Machine, compile_run
+from adamw_jax.sweep.lanes import compile_run
+from adamw_jax.sweep.layout import Machine
 from benchmarks.timing import alternate, ratio
 from experiments import data, train
 from experiments.models import MLP

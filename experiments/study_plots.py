@@ -65,7 +65,7 @@ def _decay_axis(axis, m: Measured, metric: str, learning_rate: float, talk: Sequ
         style = {"color": color, "marker": marker, "markerfacecolor": "white", "capsize": 2}
         axis.errorbar(x, means, deviations, label=family, **style)
         best = arms.index(m.chosen(family, metric))
-        axis.plot(x[best], means[best], marker, color=color)
+        axis.plot(x[best], means[best], marker, color=color, markersize=8, zorder=5)
     axis.set(xscale="log", xlabel="decay per step")
     plots.log_y(axis)
     top = axis.secondary_xaxis("top", functions=(plots.inverse(trial.steps),) * 2)
@@ -98,6 +98,7 @@ def forest(compared: Sequence[Comparison], matters: dict[str, float]) -> Figure:
         axis.set_yticks(range(len(lines)), lines if metric == METRICS[0] else [], fontsize=8)
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
+        axis.tick_params(axis="y", length=0)
         axis.set_title(EFFECTS[metric])
     for label in axes[0, 0].get_yticklabels():
         if label.get_text() in {claim for claim, _ in rows}:

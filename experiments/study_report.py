@@ -30,6 +30,7 @@ def summarize(measured: Sequence[Measured], missing: Sequence[Trial], chosen: "S
             _verdicts(claim, compared, matters)
             for claim in dict.fromkeys(c.claim for c in compared)
         ),
+        *_at_edge(measured),
         *_diverged(measured),
         *([f"Not yet run: {'; '.join(t.name for t in missing)}."] if missing else []),
     ]
@@ -90,6 +91,19 @@ def _verdicts(claim: str, compared: Sequence[Comparison], matters: dict[str, flo
 
 def _list(where: Sequence[str]) -> str:
     return f" with {'; '.join(where)}"
+
+
+def _at_edge(measured: Sequence[Measured]) -> list[str]:
+    """Choices beyond which there may be better ones."""
+    places = [
+        f"{family} by {metric} ({m.trial.name})"
+        for m in measured
+        for family in ("Adam+L2", "AdamW")
+        for metric in METRICS
+        if len(m.arms(family)) > 1 and m.chosen(family, metric) == max(m.arms(family))
+    ]
+    listed = "; ".join(places)
+    return [f"The largest λ that was tried is the chosen one: {listed}."] if places else []
 
 
 def _diverged(measured: Sequence[Measured]) -> list[str]:

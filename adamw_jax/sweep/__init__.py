@@ -13,7 +13,7 @@ from adamw_jax.sweep.engine import sweep
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
-from adamw_jax.sweep.lanes import Layout
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.progress import Progress, time_left
 from adamw_jax.sweep.results import Result, to_table
 from adamw_jax.sweep.run import Run

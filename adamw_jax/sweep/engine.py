@@ -13,7 +13,7 @@ from adamw_jax.sweep.chunk import Ends
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.groups import groups
 from adamw_jax.sweep.halving import Halving
-from adamw_jax.sweep.lanes import Layout, Machine
+from adamw_jax.sweep.layout import Layout, Machine
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import Result
 from adamw_jax.sweep.run import Run

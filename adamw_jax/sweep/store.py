@@ -24,7 +24,7 @@ from adamw_jax.sweep import processes
 from adamw_jax.sweep.chunk import States
 from adamw_jax.sweep.files import StoreError, locked, write_whole
 from adamw_jax.sweep.grid import Row
-from adamw_jax.sweep.lanes import Layout
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.results import Result, from_table, joined, to_table, versions
 
 FORMAT = 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from adamw_jax.sweep.lanes import Layout, Machine, Program
+from adamw_jax.sweep.lanes import Program
+from adamw_jax.sweep.layout import Layout, Machine
 
 # Of what is free: programs also need room that no analysis tells.
 SHARE = 0.8

@@ -11,7 +11,8 @@ from adamw_jax.sweep.chunk import Ends, States, advance_chunk, packed, unpacked
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.groups import Group, inputs
 from adamw_jax.sweep.halving import Halving
-from adamw_jax.sweep.lanes import Layout, Machine, Program, compile_run
+from adamw_jax.sweep.lanes import Program, compile_run
+from adamw_jax.sweep.layout import Layout, Machine
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import DROPPED, RUNNING, Result, check_names
 from adamw_jax.sweep.store import Memory
