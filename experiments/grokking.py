@@ -73,13 +73,13 @@ def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Repo
     for decay, runs in by_decay.items():
         knows = [first_above(r, "train_accuracy", KNOWS, every) for r in runs]
         learns = [first_above(r, "test_accuracy", GENERALISES, every) for r in runs]
-        medians[decay] = np.median(learns)
+        medians[decay] = _median(learns)
         per_step = adamw_jax.per_step_from_weight_decay(decay, chosen.learning_rate)
         rows.append(
             [
                 f"{decay:g}",
                 "∞" if per_step == 0 else f"{1 / per_step:,.0f}",
-                _steps(np.median(knows)),
+                _steps(_median(knows)),
                 _steps(medians[decay]),
                 f"{_steps(min(learns))} to {_steps(max(learns))}",
                 f"{sum(np.isfinite(learns))} of {len(runs)}",
@@ -95,7 +95,7 @@ def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Repo
         rows,
         f"Medians over the seeds, to {every} steps; never: not within {chosen.steps:,} steps.",
     )  # fmt: skip
-    always = [d for d, runs in by_decay.items() if np.isfinite(medians[d])]
+    always = [d for d in by_decay if np.isfinite(medians[d])]
     never = [d for d in by_decay if d not in always]
     findings = [_listed("At least half of the runs generalise with λ = ", always)] if always else []
     findings += [_listed("Fewer than half of them do with λ = ", never)] if never else []
@@ -112,6 +112,11 @@ def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Repo
     ]  # fmt: skip
     title = "Grokking: when does the network generalise?"
     return Report(title, findings, [table], [_figure(by_decay, chosen)], {"results": data})
+
+
+def _median(steps: list[float]) -> float:
+    """The lower one of an even number, so that it is finite where half of the runs get there."""
+    return sorted(steps)[(len(steps) - 1) // 2]
 
 
 def _steps(value: float) -> str:

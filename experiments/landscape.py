@@ -5,10 +5,9 @@ every pair of a learning rate α and a decay, with Adam+L2, and with AdamW in bo
 conventions. Where the good pairs lie along a diagonal, a change of α asks for a change of
 the decay; where they lie along the axes, each can be tuned on its own.
 
-The number for it is the slope of the good region: through the cells whose error is within
-some points of the best runs an axis, that of the largest spread of log α and log λ, and
-where one of them does not change along it the two are separable. The correlation says the
-same in one number: −1 on a falling diagonal, 0 where the two are separable.
+The number for it is the correlation of log α and log λ over the good cells, those whose
+error is within some points of the least: −1 on a falling diagonal, 0 where the two are
+separable. A region that the grid's edge cuts off looks more separable than it is.
 """
 
 import functools
@@ -29,6 +28,7 @@ from experiments.sweeps import Sweep
 from experiments.trials import optimizer
 
 Values = tuple[settings.Positive, ...]
+FEW = 5  # good cells, for a correlation
 FAMILIES = ("Adam+L2", "AdamW ×α", "AdamW /step")
 
 
@@ -60,7 +60,7 @@ class Surface(NamedTuple):
       family: one of `FAMILIES`.
       rates: α, [rates].
       decays: λ or λ′ in the family's own convention, [decays].
-      error: percent, the mean over the seeds, [decays, rates]; NaN where a run diverged.
+      error: percent, the mean over the seeds, [decays, rates]; a diverged run has 100.
     """
 
     family: str
@@ -70,20 +70,20 @@ class Surface(NamedTuple):
 
     def is_good(self, points: float) -> np.ndarray:
         """Which cells are near the least error, bool[decays, rates]."""
-        return self.error <= np.nanmin(self.error) + points
+        return self.error <= self.error.min() + points
 
     def correlation(self, points: float) -> float:
-        """Of log α and log λ over the good cells; 0 where one of them does not change."""
+        """Of log α and log λ over the good cells; NaN for few, or where one does not change."""
         rows, columns = np.nonzero(self.is_good(points))
         x, y = np.log(self.rates)[columns], np.log(self.decays)[rows]
-        if np.ptp(x) == 0 or np.ptp(y) == 0:
-            return 0.0
+        if len(x) < FEW or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return np.nan
         return float(np.corrcoef(x, y)[0, 1])
 
     def lost(self) -> float:
         """Points lost by tuning α first, at the least decay, and then the decay at that α."""
-        rate = np.nanargmin(self.error[np.argmin(self.decays)])
-        return float(np.nanmin(self.error[:, rate]) - np.nanmin(self.error))
+        rate = self.error[np.argmin(self.decays)].argmin()
+        return float(self.error[:, rate].min() - self.error.min())
 
 
 def run(chosen: Settings, context: Context) -> Report:
@@ -108,9 +108,8 @@ def run(chosen: Settings, context: Context) -> Report:
     results = Sweep("landscape", trained, grid, reduced, context, ["train_loss"]).results()
     errors: dict[tuple[float, ...], list[float]] = {}
     for result in results:
-        error = 100 * (1 - float(result.final("test_accuracy")))
-        diverged = result.status == "diverged"
-        errors.setdefault(_key(result.settings), []).append(np.nan if diverged else error)
+        accuracy = 0.0 if result.status == "diverged" else float(result.final("test_accuracy"))
+        errors.setdefault(_key(result.settings), []).append(100 * (1 - accuracy))
     surfaces = []
     for family, rows in cells.items():
         mean = np.array([np.mean(errors[_key(row)]) for row in rows])
@@ -144,7 +143,7 @@ def _cells(family: str, chosen: Settings) -> sweep.Grid:
 def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
     rows, findings = [], []
     for s in surfaces:
-        row, column = np.unravel_index(np.nanargmin(s.error), s.error.shape)
+        row, column = np.unravel_index(s.error.argmin(), s.error.shape)
         rows.append(
             [
                 s.family,
@@ -152,16 +151,13 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
                 f"{s.rates[column]:.3g}",
                 f"{s.decays[row]:.3g}",
                 f"{s.is_good(chosen.good).sum()} of {s.error.size}",
-                f"{s.correlation(chosen.good):+.2f}",
+                _correlation(s, chosen.good),
                 f"{s.lost():.2f}",
             ]
         )
-    least = min(surfaces, key=lambda s: abs(s.correlation(chosen.good)))
-    most = max(surfaces, key=lambda s: abs(s.correlation(chosen.good)))
-    listed = ", ".join(f"{s.family} {s.correlation(chosen.good):+.2f}" for s in surfaces)
+    listed = ", ".join(f"{s.family} {_correlation(s, chosen.good)}" for s in surfaces)
     findings = [
-        f"Correlation of log α and log λ over the good cells: {listed}.",
-        f"α and λ are most nearly separable with {least.family}, least with {most.family}.",
+        f"Correlation of log α and log λ over the good cells (0 is separable): {listed}.",
         "Tuning α first, at the least decay, and the decay after it loses "
         + ", ".join(f"{s.lost():.2f} points with {s.family}" for s in surfaces)
         + ".",
@@ -170,8 +166,9 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
     note = (
         f"Means of {chosen.seeds} seeds. Good: at most {chosen.good:g} points above the family's "
         "least error. Correlation: of log α and log λ over the good cells, 0 where they are "
-        "separable. Points lost: by tuning α first, at the least decay, and then λ at that α. "
-        "The error is that of the test images, as in the paper: a picture, no choice is made."
+        f"separable; none for fewer than {FEW}. Points lost: by tuning α first, at the least "
+        "decay, and then λ at that α. The error is that of the test images, as in the paper: a "
+        "picture, no choice is made."
     )
     table = Table("The good region", columns, rows, note)
     what = f"{chosen.images or 'all'} images of {chosen.data}"
@@ -186,9 +183,14 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
     return Report(title, findings, [table], [figure], {"cells": data_rows})
 
 
+def _correlation(surface: Surface, points: float) -> str:
+    value = surface.correlation(points)
+    return "—" if np.isnan(value) else f"{value:+.2f}"
+
+
 def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     figure, axes = plots.subplots(len(surfaces), height=4.4)
-    low = min(np.nanmin(s.error) for s in surfaces)
+    low = max(min(s.error.min() for s in surfaces), 0.1)
     norm = LogNorm(low, 4 * low)
     mesh: Any = None
     for axis, s in zip(axes[0], surfaces, strict=True):
@@ -198,10 +200,9 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
         )
         for i, j in np.argwhere(s.is_good(chosen.good)):
             axis.plot(s.rates[j], s.decays[i], "o", color=plots.BLACK, markersize=3)
-        row, column = np.unravel_index(np.nanargmin(s.error), s.error.shape)
+        row, column = np.unravel_index(s.error.argmin(), s.error.shape)
         axis.plot(s.rates[column], s.decays[row], "*", color=plots.VERMILION, markersize=13)
         axis.grid(visible=False)
-        axis.set_facecolor("#bbbbbb")  # where runs diverged
         _timescales(axis, s, steps, chosen.epochs)
     axes[0, 0].set_ylabel("λ, in the arm's own convention")
     bar = figure.colorbar(mesh, ax=axes[0], label="test error, %", extend="max", aspect=30)
@@ -211,7 +212,7 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     caption = (
         "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
         f"within {chosen.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
-        "and the whole run. Grey: diverged. Colours end at four times the least error."
+        "and the whole run. Colours end at four times the least error."
     )
     return Figure("landscape", figure, caption)
 

@@ -6,7 +6,6 @@ import html
 import io
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,8 @@ import rich.table
 from matplotlib.figure import Figure as MatplotlibFigure
 from rich.console import Console
 from rich.markup import escape
+
+from adamw_jax.sweep.files import write_whole
 
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -140,14 +141,14 @@ def write(report: Report, output: Path, about: Mapping[str, str], question: str)
       The path of the page, which needs no other file and no network.
     """
     for name, rows in report.data.items():
-        _replace(output / f"{name}.csv", _csv(rows).encode())
+        write_whole(output / f"{name}.csv", _csv(rows).encode())
     tables = "\n\n".join(map(markdown, report.tables))
-    _replace(output / "tables.md", (tables + "\n").encode())
+    write_whole(output / "tables.md", (tables + "\n").encode())
     images = []
     for name, figure, caption in report.figures:
         vector = _rendered(figure, "svg")
-        _replace(output / f"{name}.svg", vector)
-        _replace(output / f"{name}.png", _rendered(figure, "png"))
+        write_whole(output / f"{name}.svg", vector)
+        write_whole(output / f"{name}.png", _rendered(figure, "png"))
         source = f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
         images.append({"source": source, "caption": caption})
     page = PAGE.get_template("report.html.j2").render(
@@ -158,7 +159,7 @@ def write(report: Report, output: Path, about: Mapping[str, str], question: str)
         data=[f"{name}.csv" for name in report.data],
     )
     path = output / "report.html"
-    _replace(path, page.encode())
+    write_whole(path, page.encode())
     return path
 
 
@@ -183,19 +184,3 @@ def _rendered(figure: MatplotlibFigure, kind: str) -> bytes:
     metadata = {"Date": None} if kind == "svg" else {}
     figure.savefig(buffer, format=kind, metadata=metadata, dpi=160)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
-    except OSError as error:  # which does not always know the file
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -6,11 +6,17 @@ grows where there is more to overfit, fewer images or wrong labels; (2) that ano
 better than the talk's; (3) that the lead grows with a schedule.
 
 Each arm's λ is chosen on validation images, by accuracy where accuracies are compared
-and by loss where losses are; of the test images' results only those of chosen arms are
-looked at. Seeds fix the first weights and the order of the images for all arms, and what
-is compared is compared seed by seed. A guess is supported where the whole interval of the
-predicted effect lies above zero, refuted where it lies below the smallest effect that
-matters, else undecided; the intervals together cover with 95 % (Bonferroni).
+and by loss where losses are, for the even seeds by the odd ones and the other way round; of
+the test images' results only those of chosen arms are looked at, and of the talk's λ. Seeds
+fix the first weights and the order of the images for all arms, and what is compared is
+compared seed by seed. Validation and test labels are right also where training labels are
+wrong. The learning rate is the same for all.
+
+A claim is supported where the interval of the effect that it predicts lies above zero and
+reaches what matters; reversed where the same is so below zero; refuted where the effect is
+else too small to matter; and otherwise undecided. The intervals together cover with 95 %
+(Bonferroni) over the randomness of the seeds: the images, the wrong labels and the split are
+the same in all runs.
 """
 
 from typing import Annotated, Literal
@@ -60,7 +66,7 @@ def run(chosen: Settings, context: Context) -> Report:
     loaded = data.load(chosen.data, chosen.validation, context.data_dir)
     measured: list[Measured] = []
     missing: list[Trial] = []
-    count = 0
+    seen: set[str] = set()
     for condition in chosen.conditions:
         reduced = data.reduced(loaded, condition.images, condition.noise)
         images = len(reduced.train.labels)
@@ -73,9 +79,12 @@ def run(chosen: Settings, context: Context) -> Report:
         for schedule in condition.schedules:
             trial = Trial(condition, schedule, images, steps)
             grid = trial.grid(chosen.learning_rate, chosen.seeds)
-            sweep = Sweep(trial.slug, trained, grid, reduced, context, watch=["train_loss"])
-            count += 1
-            if count <= chosen.first or sweep.finished:
+            due = context._replace(fresh=context.fresh and len(seen) < chosen.first)
+            sweep = Sweep(trial.slug, trained, grid, reduced, due, watch=["train_loss"])
+            if trial.name in seen:
+                raise settings.SettingsError(f"two trials are the same: {trial.name}")
+            seen.add(trial.name)
+            if len(seen) <= chosen.first or sweep.finished:
                 measured.append(Measured(trial, sweep.results()))
             else:
                 missing.append(trial)

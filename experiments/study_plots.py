@@ -8,12 +8,13 @@ import adamw_jax
 from experiments import plots
 from experiments.report import Figure
 from experiments.trials import Measured
-from experiments.verdicts import METRICS, SUPPORTED, Comparison, verdict
+from experiments.verdicts import METRICS, REFUTED, REVERSED, SUPPORTED, Comparison, verdict
 
 # The AdamW paper's best normalized decay (App. B.1).
 NORMALIZED = 0.025, 0.05
 FAMILIES = {"Adam+L2": (plots.VERMILION, "^"), "AdamW": (plots.BLUE, "o")}
 EFFECTS = {"accuracy": "test accuracy, points more", "loss": "test loss, less by"}
+COLORS = {SUPPORTED: plots.BLUE, REVERSED: plots.VERMILION, REFUTED: "#999999"}
 TITLES = {"accuracy": "validation error, %", "loss": "validation loss"}
 
 
@@ -91,8 +92,7 @@ def forest(compared: Sequence[Comparison], matters: dict[str, float]) -> Figure:
                 continue
             interval, y = c.interval(len(compared)), position[c.claim, c.where]
             says = verdict(interval, matters[metric])
-            color = plots.BLUE if says == SUPPORTED else plots.BLACK
-            color = plots.VERMILION if interval.high < 0 else color
+            color = COLORS.get(says, plots.BLACK)
             axis.plot([interval.low, interval.high], [y, y], color=color)
             axis.plot(interval.mean, y, "o", color=color, markersize=4)
         axis.set_yticks(range(len(lines)), lines if metric == METRICS[0] else [], fontsize=8)
@@ -104,8 +104,8 @@ def forest(compared: Sequence[Comparison], matters: dict[str, float]) -> Figure:
         if label.get_text() in {claim for claim, _ in rows}:
             label.set_fontweight("bold")
     caption = (
-        f"The effect that each claim predicts, to the right of zero: mean of the paired "
-        f"differences and the interval that corrects for {len(compared)} comparisons. Blue: above "
-        "zero; vermilion: below. Grey band: too small to matter."
+        "The effect that each claim predicts, to the right of zero: mean of the paired differences "
+        f"and the interval that corrects for {len(compared)} comparisons. Blue: supported; "
+        "vermilion: reversed; grey: refuted; black: undecided. Band: too small to matter."
     )
     return Figure("effects", figure, caption)

@@ -5,17 +5,18 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pooch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from adamw_jax import sweep
+from adamw_jax.sweep.grid import normalized
+from adamw_jax.sweep.groups import groups
+from adamw_jax.sweep.identity import digest_of_data, digest_of_program
 from adamw_jax.sweep.results import versions
 from experiments.context import Context, Interrupted
 
@@ -68,8 +69,9 @@ class Sweep:
     ):
         self.name, self.run, self.grid, self.data = name, run, grid, data
         self.context, self.watch = context, watch
-        what = json.dumps([_digest(run, grid, data), grid, versions()])
-        digest = hashlib.sha256(what.encode()).hexdigest()
+        (group,) = groups(run, normalized(grid), static=())
+        what = digest_of_program(group, data), digest_of_data(data), run.length, grid, versions()
+        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         self.output = context.output / "sweeps" / f"{name}-{digest[:12]}"
 
     @property
@@ -117,17 +119,3 @@ class Sweep:
                     f"stopped. {last.finished} of {last.runs} runs are finished and kept in "
                     f"{self.output}; the same command (without --fresh) goes on from there"
                 ) from error
-
-
-def _digest(run: sweep.Run, grid: Sequence[Mapping[str, Any]], data: Any) -> str:
-    """Of the program as it is handed to the compiler, and of the data."""
-    numbers = {name: np.asarray(v, jnp.result_type(type(v))) for name, v in grid[0].items()}
-    del numbers["seed"]
-    key = jax.random.key(0)
-    state = jax.eval_shape(run.start, numbers, key, data)
-    start = jax.jit(run.start).lower(numbers, key, data).as_text()
-    advance = jax.jit(run.advance).lower(state, data).as_text()
-    digest = hashlib.sha256(f"{start}{advance}{run.length}".encode())
-    for leaf in jax.tree.leaves(data):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()

@@ -13,7 +13,7 @@ from adamw_jax import sweep
 from experiments import settings, train
 from experiments.data import Data
 from experiments.models import CNN, MLP
-from experiments.settings import Count, NonNegative
+from experiments.settings import Count, Positive
 
 Schedule = Literal["constant", "cosine", "restarts"]
 Network = Literal["mlp", "cnn"]
@@ -39,8 +39,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     network: Network = "mlp"
     schedules: tuple[Schedule, ...]
     epochs: Count
-    l2: tuple[NonNegative, ...]
-    weight_decay: tuple[NonNegative, ...]
+    l2: tuple[Positive, ...]
+    weight_decay: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
 
 
 class Trial(NamedTuple):
@@ -139,7 +139,9 @@ class Measured(NamedTuple):
         }  # fmt: skip
         return [arm for arm in every if (arm[0] > 0, arm[1] > 0) == member[family]]
 
-    def chosen(self, family: str, metric: str) -> tuple[float, float]:
+    def chosen(
+        self, family: str, metric: str, seeds: np.ndarray | slice = slice(None)
+    ) -> tuple[float, float]:
         """The arm of a family whose validation metric, "accuracy" or "loss", is best.
 
         The mean over the seeds counts, after the last epoch; an arm of which a run
@@ -147,10 +149,24 @@ class Measured(NamedTuple):
         """
 
         def badness(arm: tuple[float, float]) -> float:
-            mean = self.final(arm, f"validation_{metric}").mean()
+            mean = self.final(arm, f"validation_{metric}")[seeds].mean()
             return np.inf if np.isnan(mean) else -mean if metric == "accuracy" else mean
 
         return min(self.arms(family), key=badness)
+
+    def judged(self, family: str, metric: str) -> np.ndarray:
+        """The test metric of a family's chosen arm, [seeds].
+
+        For the even seeds the odd ones choose, and the other way round: a run that is
+        lucky is so on both sets of images, and would flatter the arm that it helps choose.
+        """
+        count = len(self.final((0.0, 0.0), "train_loss"))
+        values = np.full(count, np.nan)
+        for half in (0, 1):
+            others = np.arange(1 - half, count, 2)
+            arm = self.chosen(family, metric, others if len(others) else slice(None))
+            values[half::2] = self.final(arm, f"test_{metric}")[half::2]
+        return values
 
 
 def optimizer(h: train.Hyperparameters) -> adamw_jax.GradientTransformation:

@@ -86,7 +86,7 @@ def _losses(results: dict[str, list[sweep.Result]], epochs: int, chosen: Setting
     means = {}
     for name, runs in results.items():
         history = np.stack([r.history("train_loss", chosen.epochs)[epochs - 1] for r in runs])
-        mean = np.nan_to_num(history.reshape(shape).mean(-1), nan=np.inf)
+        mean = np.nan_to_num(history.reshape(shape).mean(-1), nan=np.inf, posinf=np.inf)
         for i, b1 in enumerate(chosen.b1):
             for j, b2 in enumerate(chosen.b2):
                 means[name, b1, b2] = mean[i, j]

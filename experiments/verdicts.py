@@ -11,12 +11,14 @@ from experiments.trials import Measured
 LEAD, L2, OVERFITTING, DECAY, SCHEDULE = (
     "AdamW does better than Adam",
     "AdamW does better than Adam+L2",
-    "(1) AdamW's lead grows with overfitting",
+    "(1) AdamW's lead over Adam grows with overfitting",
     "(2) another λ does better than the talk's",
-    "(3) AdamW's lead grows with a schedule",
+    "(3) AdamW's lead over Adam grows with a schedule",
 )
 METRICS = ("accuracy", "loss")
-SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+SUPPORTED, REFUTED, REVERSED, UNDECIDED, DIVERGED = (
+    "supported", "refuted", "reversed", "undecided", "diverged",
+)  # fmt: skip
 
 
 class Comparison(NamedTuple):
@@ -40,10 +42,18 @@ class Comparison(NamedTuple):
 
 
 def verdict(interval: Difference, matters: float) -> str:
-    """What an interval says of a claim, given the smallest effect that matters."""
-    if interval.high < matters:
-        return REFUTED
-    return SUPPORTED if interval.low > 0 else UNDECIDED
+    """What an interval says of a claim, given the smallest effect that matters.
+
+    Supported: above zero, and perhaps large enough to matter. Reversed: below zero, and
+    perhaps large enough to matter. Refuted: else not large enough to matter.
+    """
+    if np.isnan(interval.mean):
+        return DIVERGED
+    if interval.low > 0 and interval.high >= matters:
+        return SUPPORTED
+    if interval.high < 0 and interval.low <= -matters:
+        return REVERSED
+    return REFUTED if interval.high < matters else UNDECIDED
 
 
 def comparisons(measured: Sequence[Measured], talk: Sequence[float]) -> list[Comparison]:
@@ -71,15 +81,11 @@ Effects = Iterator[tuple[str, str, np.ndarray]]
 
 def lead(measured: Measured, metric: str, over: str = "Adam") -> np.ndarray:
     """How much better the chosen AdamW is than another family's chosen arm, by seed."""
-    ours, base = measured.chosen("AdamW", metric), measured.chosen(over, metric)
-    return _better(measured, ours, base, metric)
+    return _better(measured.judged("AdamW", metric), measured.judged(over, metric), metric)
 
 
-def _better(
-    measured: Measured, ours: tuple[float, float], base: tuple[float, float], metric: str
-) -> np.ndarray:
-    more = measured.final(ours, f"test_{metric}") - measured.final(base, f"test_{metric}")
-    return more if metric == "accuracy" else -more
+def _better(ours: np.ndarray, base: np.ndarray, metric: str) -> np.ndarray:
+    return ours - base if metric == "accuracy" else base - ours
 
 
 def _leads(measured: Sequence[Measured]) -> Effects:
@@ -112,15 +118,15 @@ def _overfitting(measured: Sequence[Measured]) -> Effects:
 
 
 def _decay(measured: Sequence[Measured], talk: Sequence[float]) -> Effects:
-    """The chosen λ against the best of the talk's, where the talk's question stands."""
+    """The chosen λ against each that the talk may have meant, where its question stands."""
     for m in measured:
-        meant = [arm for arm in m.arms("AdamW") if np.isclose(arm[1], talk).any()]
         asked = m.trial.schedule == "constant" and not m.trial.condition.noise
-        if asked and meant:
-            for metric in METRICS:
-                only = Measured(m.trial, [r for arm in meant for r in m.of(*arm)])
-                ours, base = m.chosen("AdamW", metric), only.chosen("AdamW", metric)
-                yield m.trial.name, metric, _better(m, ours, base, metric)
+        for arm in m.arms("AdamW") if asked else ():
+            if np.isclose(arm[1], talk).any():
+                for metric in METRICS:
+                    base = m.final(arm, f"test_{metric}")
+                    where = f"{m.trial.name}, against λ = {arm[1]:g}"
+                    yield where, metric, _better(m.judged("AdamW", metric), base, metric)
 
 
 def _schedule(measured: Sequence[Measured]) -> Effects:

@@ -13,6 +13,7 @@ from adamw_jax.sweep.chunk import Ends
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.groups import groups
 from adamw_jax.sweep.halving import Halving
+from adamw_jax.sweep.identity import digest_of_data, digest_of_program
 from adamw_jax.sweep.layout import Layout, Machine
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import Result
@@ -60,11 +61,11 @@ def sweep(
       layout: lanes and rounds; by default the fastest, measured, that fits the memory.
         What is out of memory all the same is halved, and goes on.
       halving: drops the worse runs on the way.
-      until: stops a run early: from metrics [runs, …] after an advance to bool[runs].
+      until: ends a run early: from metrics [runs, …] after an advance to bool[runs]. A chunk
+        ends when all of its runs have.
       watch: metrics whose NaN or infinity says that a run diverged, which ends it; by
         default all.
-      identity: JSON that tells this sweep from others with the same grid, such as the name
-        of the data set or a digest of the code.
+      identity: JSON that tells this sweep from others of the same grid, program and data.
       devices: by default all local ones.
       progress: a listener, None or False for none; by default a line on stderr.
 
@@ -95,15 +96,19 @@ def sweep(
         lengths=[group.run.length for group in parts],
         halving=halving and halving._asdict(),
         watch=watch and sorted(watch),
+        programs=[digest_of_program(group, data) for group in parts] if output else None,
+        data=digest_of_data(data) if output else None,
         identity=dict(identity or {}),
     )
     listener = to_stderr() if progress is True else progress or None
     store = Memory(rows) if output is None else Store(Path(output), rows, described)
     with store:
+        with processes.together("placing the data"):
+            machine = Machine.of(devices or jax.local_devices(), data)
         work = Work(
             rows=rows,
             groups=parts,
-            machine=Machine.of(devices or jax.local_devices(), data),
+            machine=machine,
             store=store,
             halving=halving,
             ends=Ends(until, watch),

@@ -60,7 +60,7 @@ class Halving(NamedTuple):
 
         Args:
           results: those that took part in the rung, which may have gone on already.
-            Diverged ones count, but lose.
+            Diverged ones count, but lose; stopped ones count with their last value.
           advances: after how many they are compared.
         """
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adamw_jax.sweep.layout import Layout, Machine
-from adamw_jax.sweep.run import Run, check_state, named
+from adamw_jax.sweep.run import Run, check_state, check_static, named
 
 
 class Program(NamedTuple):
@@ -60,7 +60,8 @@ def compile_run(
         return _strong(run.advance(state, data))
 
     # A single run, as a user sees it: what is wrong with the pair is said of that.
-    state = jax.eval_shape(start, settings, machine.data)
+    state, again = (jax.eval_shape(start, settings, machine.data) for _ in range(2))
+    check_static(state, again)
     after, metrics = jax.eval_shape(advance, state, machine.data)
     check_state(state, after)
     shapes = {name: leaf.shape for name, leaf in named(metrics).items()}

@@ -53,8 +53,10 @@ class Result(NamedTuple):
         return self.metrics[metric][-1]
 
     def history(self, metric: str, length: int) -> np.ndarray:
-        """A metric's values, float64[length, …]; NaN after the end of the run."""
-        values = np.asarray(self.metrics[metric], np.float64)
+        """A metric's values, float64[length, …]; NaN after the run's end, and where it diverged."""
+        values = np.array(self.metrics[metric], np.float64)
+        if self.status == DIVERGED:
+            values[-1] = np.nan
         missing = np.full((length - len(values), *values.shape[1:]), np.nan)
         return np.concatenate([values, missing])
 

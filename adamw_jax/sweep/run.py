@@ -64,6 +64,20 @@ def named(metrics: Any) -> dict[str, jax.Array]:
     return leaves
 
 
+def check_static(once: Any, again: Any) -> None:
+    """Refuses a `start` whose state has another structure each time it is traced.
+
+    Raises:
+      ValueError: saying what does that.
+    """
+    if jax.tree.structure(once) != jax.tree.structure(again):
+        raise ValueError(
+            "start returns a state of another structure each time it is called. A module or "
+            "optimizer in it that holds functions, such as nnx.Optimizer, does that: keep its "
+            "arrays (nnx.as_pure(nnx.state(...))) and make it anew in advance"
+        )
+
+
 def check_state(before: Any, after: Any) -> None:
     """Refuses an `advance` that does not keep the state's structure, shapes and dtypes.
 

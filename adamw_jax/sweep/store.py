@@ -103,7 +103,7 @@ class Store(Memory):
         self.described = described
         self.first = processes.index() == 0
         self.exit = ExitStack()
-        self.loaded: dict[Path, Mapping[str, np.ndarray]] = {}
+        self.loaded: dict[int, dict[int, States]] = {}
 
     def __enter__(self) -> Self:
         """Opens the directory.
@@ -195,18 +195,23 @@ class Store(Memory):
 
     def state(self, rung: int, run: int) -> States:
         """The state of a run at the end of a rung, leaf by leaf."""
-        for path in sorted((self.directory / "states").glob(f"{rung}-*.npz")):
-            if path not in self.loaded:
-                with _damage(path, "start again"), path.open("rb") as file:
-                    self.loaded[path] = dict(np.load(file))
-            found = np.flatnonzero(self.loaded[path]["runs"] == run)
-            if len(found):
-                leaves = len(self.loaded[path]) - 1
-                return [self.loaded[path][f"leaf{i}"][found[0]] for i in range(leaves)]
-        raise StoreError(
-            f"{self.directory}/states has no state of run {run}; delete {self.directory} and "
-            "start again"
-        )
+        if rung not in self.loaded:
+            paths = sorted((self.directory / "states").glob(f"{rung}-*.npz"))
+            self.loaded = {rung: {run: s for path in paths for run, s in self._read_states(path)}}
+        if run not in self.loaded[rung]:
+            raise StoreError(
+                f"{self.directory}/states has no state of run {run}; delete {self.directory} and "
+                "start again"
+            )
+        return self.loaded[rung][run]
+
+    def _read_states(self, path: Path) -> Iterator[tuple[int, States]]:
+        with _damage(path, "start again"), path.open("rb") as file:
+            arrays = dict(np.load(file))
+            leaves = [arrays[f"leaf{i}"] for i in range(len(arrays) - 1)]
+            states = [[leaf[i] for leaf in leaves] for i in range(len(arrays["runs"]))]
+            runs = arrays["runs"].tolist()
+        yield from zip(runs, states, strict=True)
 
     def forget(self, rung: int) -> None:
         """Drops the states of a rung."""

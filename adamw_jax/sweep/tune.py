@@ -88,7 +88,8 @@ def fastest(
             if lanes == 1 or not out_of_memory(error):
                 raise
             break
-        speeds[lanes] = program.width / seconds
+        # Padding is no work: what counts is how long all runs take.
+        speeds[lanes] = runs / (math.ceil(runs / program.width) * seconds)
         if lanes == 1:
             effort = max(LEAST, EFFORT * runs * length / speeds[1])
         spent = time.perf_counter() - began
@@ -100,7 +101,7 @@ def fastest(
         lanes *= 4
     # Few lanes rather than many, unless these are faster by more than chance.
     best = next(n for n in speeds if speeds[n] > 0.95 * max(speeds.values()))
-    each = best * machine.size / speeds[best]
+    each = runs / (math.ceil(runs / (best * machine.size)) * speeds[best])
     rounds = min(CALL / each, CHUNK / (each * length))
     return Layout(best, 2 ** max(0, round(math.log2(rounds)))).within(runs, machine.size)
 
