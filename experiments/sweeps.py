@@ -17,7 +17,7 @@ from adamw_jax import sweep
 from adamw_jax.sweep.grid import normalized
 from adamw_jax.sweep.groups import groups
 from adamw_jax.sweep.identity import digest_of_data, digest_of_program
-from adamw_jax.sweep.results import versions
+from adamw_jax.sweep.results import dependencies
 from experiments.context import Context, Interrupted
 
 
@@ -70,7 +70,13 @@ class Sweep:
         self.name, self.run, self.grid, self.data = name, run, grid, data
         self.context, self.watch = context, watch
         (group,) = groups(run, normalized(grid), static=())
-        what = digest_of_program(group, data), digest_of_data(data), run.length, grid, versions()
+        what = (
+            digest_of_program(group, data),
+            digest_of_data(data),
+            run.length,
+            grid,
+            dependencies(),
+        )
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         self.output = context.output / "sweeps" / f"{name}-{digest[:12]}"
 

@@ -537,7 +537,9 @@ def test_a_run_that_diverges_ends_there_and_its_neighbours_do_not_see_it(layout)
 
 
 @pytest.mark.parametrize(
-    "bad", [lambda s: jnp.inf, lambda s: -jnp.inf, lambda s: jnp.array([0, jnp.nan, 1])], ids=str
+    "bad",
+    [lambda s: jnp.inf, lambda s: -jnp.inf, lambda s: jnp.array([0, jnp.nan, 1])],
+    ids=["inf", "-inf", "nan"],
 )
 @pytest.mark.parametrize(
     "watch, status",

@@ -86,14 +86,18 @@ def joined(parts: Iterable[Result]) -> list[Result]:
     return list(runs.values())
 
 
-def versions() -> dict[str, str]:
-    """Of what a result depends on."""
+def dependencies() -> dict[str, str]:
+    """The versions of what decides a result."""
     return {
-        "python_version": platform.python_version(),
         "jax_version": jax.__version__,
         "jaxlib_version": version("jaxlib"),
         "adamw_jax_version": __version__,
     }
+
+
+def versions() -> dict[str, str]:
+    """The same, and of Python."""
+    return {"python_version": platform.python_version(), **dependencies()}
 
 
 def to_table(results: Sequence[Result]) -> Any:

@@ -25,7 +25,7 @@ from adamw_jax.sweep.chunk import States
 from adamw_jax.sweep.files import StoreError, locked, write_whole
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.layout import Layout
-from adamw_jax.sweep.results import Result, from_table, joined, to_table, versions
+from adamw_jax.sweep.results import Result, dependencies, from_table, joined, to_table
 
 FORMAT = 1
 
@@ -36,8 +36,8 @@ def description(rows: Sequence[Row], **rest: Any) -> dict[str, Any]:
     # Values are there to be read and compared by people; the digest decides.
     values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
     grid = {"values": values, "runs": len(rows), "digest": digest}
-    own = {name: text for name, text in versions().items() if name != "python_version"}
-    return json.loads(json.dumps({"format": FORMAT, "grid": grid, **rest, "versions": own}))
+    described = {"format": FORMAT, "grid": grid, **rest, "versions": dependencies()}
+    return json.loads(json.dumps(described))
 
 
 class Memory:
