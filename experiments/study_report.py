@@ -131,7 +131,10 @@ def _glance(compared: Sequence[Comparison], matters: dict[str, float]) -> Table:
             cells.append(", ".join(f"{word} {n} of {len(given)}" for word, n in counts))
         rows.append([claim, *cells])
     return Table(
-        "The verdicts", ["claim", "in test accuracy", "in test loss"], rows, "Counts of trials."
+        "The verdicts",
+        ["claim", "in test accuracy", "in test loss"],
+        rows,
+        "How many of the comparisons below say so.",
     )
 
 

@@ -62,8 +62,9 @@ class Trial(NamedTuple):
     def task(self) -> str:
         """What is learnt, for people."""
         c = self.condition
-        noise = f", {100 * c.noise:g} % wrong labels" if c.noise else ""
-        return f"{self.images:,} images{noise}, {c.network.upper()}"
+        noise = f", {100 * c.noise:g} % wrong" if c.noise else ""
+        network = "" if c.network == "mlp" else f", {c.network.upper()}"
+        return f"{self.images:,} images{noise}{network}"
 
     @property
     def name(self) -> str:

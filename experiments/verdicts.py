@@ -113,7 +113,7 @@ def _overfitting(measured: Sequence[Measured]) -> Effects:
         most = max(alike, key=lambda other: other.trial.images, default=m)
         if most is not m:
             for metric in METRICS:
-                where = f"{m.trial.name}, against {most.trial.images:,} right ones"
+                where = f"{m.trial.name}, against {most.trial.images:,} right"
                 yield where, metric, lead(m, metric) - lead(most, metric)
 
 

@@ -107,8 +107,8 @@ def test_overfitting_and_schedule_are_compared_with_their_like():
     found = effects([base, noisy, fewer, cosine])
     grows = {key: value for key, value in found.items() if key[0] in (OVERFITTING, SCHEDULE)}
     assert {(claim, where) for claim, where, _ in grows} == {
-        (OVERFITTING, f"{noisy.trial.name}, against 100 right ones"),
-        (OVERFITTING, f"{fewer.trial.name}, against 100 right ones"),
+        (OVERFITTING, f"{noisy.trial.name}, against 100 right"),
+        (OVERFITTING, f"{fewer.trial.name}, against 100 right"),
         (SCHEDULE, cosine.trial.name),
     }
     for (_, _, metric), value in grows.items():
@@ -200,7 +200,7 @@ def test_the_report_has_a_verdict_for_every_claim_and_what_is_not_yet_run(folder
     page = (folder / "output/report.html").read_text()
     for claim in (LEAD, L2, DECAY, SCHEDULE):
         assert re.search(re.escape(claim).replace("'", "(&#39;|')"), page)
-    assert "Not yet run: 300 images, 30 % wrong labels, MLP, constant." in page
+    assert "Not yet run: 300 images, 30 % wrong, constant." in page
     assert "validation loss ends above its lowest" in page
     tables = (folder / "output/tables.md").read_text()
     assert "supported" in tables or "refuted" in tables or "undecided" in tables
