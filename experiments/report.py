@@ -167,7 +167,9 @@ def markdown(table: Table) -> str:
     """The table as Markdown, for documents."""
     rules = [":--"] + ["--:"] * (len(table.columns) - 1)
     lines = [table.columns, rules, *table.rows]
-    rows = ("| " + " | ".join(html.escape(cell) for cell in line) + " |" for line in lines)
+    rows = (
+        "| " + " | ".join(html.escape(cell, quote=False) for cell in line) + " |" for line in lines
+    )
     return f"**{table.title}**\n\n" + "\n".join(rows) + (f"\n\n{table.note}" if table.note else "")
 
 
