@@ -97,7 +97,7 @@ def test_arms_that_are_the_same_run_are_run_once(whole):
     assert len(set(runs)) == 8  # the two conventions share two of the ten runs
 
 
-MANY = ["--epochs", "300", "--seeds", "40"]
+MANY = ["--epochs", "60", "--seeds", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path
     _, error = process.communicate(timeout=60)
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"stopped\. \d+ of 160 runs are finished and kept in .*goes on", error)
+        assert re.search(r"stopped\. \d+ of 40 runs are finished and kept in .*goes on", error)
     process = run(tmp_path, *MANY)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error

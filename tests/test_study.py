@@ -68,13 +68,15 @@ def effects(trials, talk=(0.01,)):
         (-0.1, 0.9, "undecided"),
         (-0.1, 0.1, "refuted"),
         (0.01, 0.1, "refuted"),  # real, but too small to matter
-        (-0.9, -0.3, "refuted"),
+        (-0.1, -0.01, "refuted"),  # and this
+        (-0.9, -0.3, "reversed"),
+        (-0.9, -0.01, "reversed"),
         (-np.inf, np.inf, "undecided"),  # a single seed
-        (np.nan, np.nan, "undecided"),  # a run diverged
+        (np.nan, np.nan, "diverged"),
     ],
 )
 def test_a_verdict_is_what_the_interval_says(low, high, says):
-    assert verdict(Difference((low + high) / 2, low, high), matters=0.2) == says
+    assert verdict(Difference(np.clip(0, low, high), low, high), matters=0.2) == says
 
 
 def test_arms_are_chosen_by_validation_and_judged_by_test():
@@ -88,8 +90,8 @@ def test_arms_are_chosen_by_validation_and_judged_by_test():
     assert found[L2, where, "accuracy"] == pytest.approx(-6)
     assert found[L2, where, "loss"] == pytest.approx(0.2)
     # The talk's λ is the one that accuracy chooses, too.
-    assert found[DECAY, where, "accuracy"] == 0
-    assert found[DECAY, where, "loss"] == pytest.approx(0.6)
+    assert found[DECAY, f"{where}, against λ = 0.01", "accuracy"] == 0
+    assert found[DECAY, f"{where}, against λ = 0.01", "loss"] == pytest.approx(0.6)
 
 
 def test_an_arm_that_diverged_is_not_chosen():

@@ -19,10 +19,12 @@ import duckdb
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from flax import nnx
 from sweep_program import GRID, HALVING, begin, columns, differing, go
 
 from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, to_table, tune, work
@@ -280,7 +282,8 @@ def test_a_finished_sweep_compiles_and_changes_nothing(
     before = contents(tmp_path)
     monkeypatch.setattr(work, "compile_run", never)
     results = go(tmp_path, halving=halving, layout=None)
-    assert compilations == []
+    # The program is traced, to see that it is the same.
+    assert not [event for event in compilations if "backend_compile" in event]
     assert differing(results, whole(halving=halving)) == []
     assert contents(tmp_path) == before
 
@@ -869,3 +872,47 @@ def test_a_metric_of_any_real_type_is_kept(dtype, tmp_path):
     results = sweep(run, grid, output=tmp_path, layout=Layout(), progress=None)
     assert [r.final("metric") for r in results] == [np.asarray(10 * r["x"], dtype) for r in grid]
     assert differing(results, sweep(run, grid, layout=Layout(), progress=None)) == []
+
+
+def scaled(factor):
+    def train(h, key, data):
+        return {"loss": factor * h["rate"] * data.sum() + jax.random.uniform(key)}
+
+    return Run.whole(train)
+
+
+def test_another_program_or_other_data_is_refused_and_the_same_one_made_anew_is_not(tmp_path):
+    grid, data = product(rate=[1.0, 2.0]), np.arange(3.0, dtype=np.float32)
+    layout = Layout(1, 1)
+
+    def go_on(run, data):
+        return sweep(run, grid, data, output=tmp_path, layout=layout, progress=False)
+
+    first = go_on(scaled(3.0), data)
+    before = contents(tmp_path)
+    with pytest.raises(StoreError, match="another sweep: programs is"):
+        go_on(scaled(4.0), data)
+    with pytest.raises(StoreError, match="another sweep: data is"):
+        go_on(scaled(3.0), data + 1)
+    assert contents(tmp_path) == before
+    again = go_on(scaled(3.0), data)
+    assert [r.final("loss") for r in again] == [r.final("loss") for r in first]
+
+
+def test_a_program_with_callbacks_goes_on(tmp_path):
+    """Its text holds addresses, which are other ones in every process."""
+    run = Run.whole(lambda h, key, data: jax.debug.callback(print, h["rate"]) or h)
+    for _ in range(2):
+        results = sweep(run, product(rate=[1.0]), output=tmp_path, progress=False)
+    assert results[0].status == "finished"
+    assert json.loads((tmp_path / "sweep.json").read_text())["programs"] == ["has callbacks"]
+
+
+def test_a_state_that_holds_functions_is_refused_with_advice():
+    def start(h, key, data):
+        model = nnx.Linear(2, 1, rngs=nnx.Rngs(key))
+        return h, model, nnx.Optimizer(model, optax.sgd(h["rate"]), wrt=nnx.Param)
+
+    run = Run(start, lambda state, data: (state, {"loss": state[0]["rate"]}), 1)
+    with pytest.raises(ValueError, match="such as nnx.Optimizer, does that: keep its arrays"):
+        sweep(run, product(rate=[0.1]), layout=Layout(1, 1), progress=False)

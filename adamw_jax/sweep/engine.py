@@ -96,12 +96,15 @@ def sweep(
         lengths=[group.run.length for group in parts],
         halving=halving and halving._asdict(),
         watch=watch and sorted(watch),
-        programs=[digest_of_program(group, data) for group in parts] if output else None,
-        data=digest_of_data(data) if output else None,
         identity=dict(identity or {}),
     )
     listener = to_stderr() if progress is True else progress or None
-    store = Memory(rows) if output is None else Store(Path(output), rows, described)
+
+    def digests():
+        programs = [digest_of_program(group, data) for group in parts]
+        return {"programs": programs, "data": digest_of_data(data)}
+
+    store = Memory(rows) if output is None else Store(Path(output), rows, described, digests)
     with store:
         with processes.together("placing the data"):
             machine = Machine.of(devices or jax.local_devices(), data)

@@ -13,7 +13,7 @@ import importlib.util
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -91,16 +91,24 @@ class Store(Memory):
       directory: of the results; made if need be.
       rows: the grid.
       described: what `description` says of the sweep.
+      digests: of program and data, which take their time; asked for once all else agrees.
     """
 
-    def __init__(self, directory: Path, rows: Sequence[Row], described: Mapping[str, Any]):
+    def __init__(
+        self,
+        directory: Path,
+        rows: Sequence[Row],
+        described: Mapping[str, Any],
+        digests: Callable[[], Mapping[str, Any]] = dict,
+    ):
         super().__init__(rows)
         if importlib.util.find_spec("pyarrow") is None:
             raise ImportError(
                 "a sweep with an output needs pyarrow: pip install 'adamw_jax[sweep]'"
             )
         self.directory = directory
-        self.described = described
+        self.described = dict(described)
+        self.digests = digests
         self.first = processes.index() == 0
         self.exit = ExitStack()
         self.loaded: dict[int, dict[int, States]] = {}
@@ -136,10 +144,16 @@ class Store(Memory):
                 raise StoreError(
                     f"{self.directory} holds results.parquet of something else; {MEND}"
                 )
+            self.described |= self.digests()
             self._write_manifest()
             return
         found = _manifest(self._manifest)
         found.pop("layouts", None)
+        self._compare({name: found.get(name) for name in self.described})
+        self.described |= self.digests()
+        self._compare(found)
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
         if found != self.described:
             raise StoreError(
                 f"{self.directory} holds the results of another sweep: "
