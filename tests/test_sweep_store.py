@@ -901,7 +901,9 @@ def test_another_program_or_other_data_is_refused_and_the_same_one_made_anew_is_
 
 def test_a_program_with_callbacks_goes_on(tmp_path):
     """Its text holds addresses, which are other ones in every process."""
-    run = Run.whole(lambda h, key, data: jax.debug.callback(print, h["rate"]) or h)
+    run = Run.whole(
+        lambda h, key, data: jax.debug.callback(print, h["rate"]) or {"loss": h["rate"]}
+    )
     for _ in range(2):
         results = sweep(run, product(rate=[1.0]), output=tmp_path, progress=False)
     assert results[0].status == "finished"

@@ -60,8 +60,9 @@ def compile_run(
         return _strong(run.advance(state, data))
 
     # A single run, as a user sees it: what is wrong with the pair is said of that.
-    state, again = (jax.eval_shape(start, settings, machine.data) for _ in range(2))
-    check_static(state, again)
+    state = jax.eval_shape(start, settings, machine.data)
+    # Another function, since JAX remembers what it traced.
+    check_static(state, jax.eval_shape(lambda *given: start(*given), settings, machine.data))
     after, metrics = jax.eval_shape(advance, state, machine.data)
     check_state(state, after)
     shapes = {name: leaf.shape for name, leaf in named(metrics).items()}
