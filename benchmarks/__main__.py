@@ -7,6 +7,7 @@ from rich.console import Console
 
 from benchmarks import accuracy, training, updates
 from experiments import report
+from experiments.sweeps import use_every_core
 
 
 def main() -> None:
@@ -35,4 +36,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_every_core()
     main()
