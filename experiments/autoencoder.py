@@ -18,7 +18,7 @@ from flax import nnx
 
 from adamw_jax import GradientTransformation, adam, uncorrected_adam
 from adamw_jax.sweep import Run
-from experiments.train import Hyperparameters, State
+from experiments.train import Hyperparameters, State, permutation
 
 OPTIMIZERS: dict[str, Callable[[Hyperparameters], GradientTransformation]] = {
     "adam": lambda h: adam(h["learning_rate"], h["b1"], h["b2"]),
@@ -124,7 +124,7 @@ def autoencoder(
         graph = nnx.graphdef(nnx.eval_shape(lambda: network(data, 0)))
         key, order_key, noise_key = jax.random.split(state.key, 3)
         n = len(data)
-        order = jax.random.permutation(order_key, n)[: n - n % batch_size]
+        order = permutation(order_key, n)[: n - n % batch_size]
         batches = order.reshape(-1, batch_size)
 
         def loss(params, images, noise):

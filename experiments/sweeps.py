@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ def use_every_core() -> None:
 def cache_programs() -> None:
     """Keeps every compiled program on disk, so that a second start compiles nothing.
 
-    For the command line, too. JAX's own settings, such as the variable
-    JAX_COMPILATION_CACHE_DIR, go before.
+    For the command line, too. What was not used for longest goes once a gigabyte is full.
+    JAX's own settings, such as the variable JAX_COMPILATION_CACHE_DIR, go before.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(pooch.os_cache("adamw_jax")) / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_max_size", 2**30)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -47,7 +48,7 @@ class Sweep:
 
     Args:
       name: in the terminal and on disk.
-      run: what is run; its numbers are data.
+      run: as in `sweep.sweep`.
       grid: rows of settings.
       data: for all runs.
       context: where the results are kept, and the terminal.
@@ -61,7 +62,7 @@ class Sweep:
     def __init__(
         self,
         name: str,
-        run: sweep.Run,
+        run: sweep.Run | Callable[[sweep.Row], sweep.Run],
         grid: Sequence[sweep.Row],
         data: Any,
         context: Context,
@@ -69,11 +70,11 @@ class Sweep:
     ):
         self.name, self.run, self.grid, self.data = name, run, grid, data
         self.context, self.watch = context, watch
-        (group,) = groups(run, normalized(grid), static=())
+        parts = list(groups(run, normalized(grid), static=()))
         what = (
-            digest_of_program(group, data),
+            *(digest_of_program(part, data) for part in parts),
             digest_of_data(data),
-            run.length,
+            *(part.run.length for part in parts),
             grid,
             dependencies(),
         )

@@ -66,31 +66,23 @@ def run(chosen: Settings, context: Context) -> Report:
         )
     if chosen.early > chosen.epochs:
         raise settings.SettingsError(f"early = {chosen.early} is after {chosen.epochs} epochs")
-    grid = sweep.product(
-        b1=chosen.b1, b2=chosen.b2, learning_rate=chosen.learning_rates, seed=range(chosen.seeds)
-    )
+    settings_of = sweep.product(optimizer=OPTIMIZERS, b1=chosen.b1, b2=chosen.b2)
+    grid = sweep.product(settings_of, learning_rate=chosen.learning_rates, seed=range(chosen.seeds))
 
-    def trained(optimizer):
+    def trained(row):
         sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
-        return autoencoder(optimizer, *sizes)
+        return autoencoder(OPTIMIZERS[row["optimizer"]], *sizes)
 
-    results = {
-        name: Sweep(f"vae-{name.replace('_', '-')}", trained(make), grid, images, context).results()
-        for name, make in OPTIMIZERS.items()
-    }
-    return _report([_losses(results, at, chosen) for at in (chosen.early, chosen.epochs)], chosen)
-
-
-def _losses(results: dict[str, list[sweep.Result]], epochs: int, chosen: Settings) -> Losses:
-    shape = len(chosen.b1), len(chosen.b2), len(chosen.learning_rates), chosen.seeds
-    means = {}
-    for name, runs in results.items():
-        history = np.stack([r.history("train_loss", chosen.epochs)[epochs - 1] for r in runs])
-        mean = np.nan_to_num(history.reshape(shape).mean(-1), nan=np.inf, posinf=np.inf)
-        for i, b1 in enumerate(chosen.b1):
-            for j, b2 in enumerate(chosen.b2):
-                means[name, b1, b2] = mean[i, j]
-    return Losses(epochs, means)
+    results = Sweep("vae", trained, grid, images, context).results()
+    history = np.stack([r.history("train_loss", chosen.epochs) for r in results])
+    history = history.reshape(len(settings_of), len(chosen.learning_rates), chosen.seeds, -1)
+    means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)
+    names = [tuple(row.values()) for row in settings_of]
+    losses = [
+        Losses(epochs, dict(zip(names, means[..., epochs - 1], strict=True)))
+        for epochs in (chosen.early, chosen.epochs)
+    ]
+    return _report(losses, chosen)
 
 
 def _report(losses: list[Losses], chosen: Settings) -> Report:

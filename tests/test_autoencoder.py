@@ -10,6 +10,7 @@ from flax import nnx
 import adamw_jax
 from experiments import data
 from experiments.autoencoder import OPTIMIZERS, VAE, Metrics, autoencoder, grey, negative_elbo
+from experiments.train import permutation
 
 HIDDEN, LATENT, BATCH = 16, 4, 64
 
@@ -87,7 +88,7 @@ def test_an_epoch_is_the_loop_that_one_would_write(images):
     vae = network(64, init_key)
     optimizer = nnx.Optimizer(vae, adamw_jax.adam(1e-3), wrt=nnx.Param)
     _, order_key, noise_key = jax.random.split(key, 3)
-    order = jax.random.permutation(order_key, len(images))
+    order = permutation(order_key, len(images))
 
     @nnx.jit
     def step(vae, optimizer, images, noise):
