@@ -200,7 +200,7 @@ def _stepwise(problem: Problem) -> Contender:
 
 def _pytorch(problem: Problem) -> list[Contender]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] - it need not be there
     except ImportError:
         return []
     images = torch.tensor(np.asarray(problem.loaded.train.images))

@@ -13,6 +13,7 @@ import jax
 import msgspec
 from rich.console import Console
 
+from adamw_jax.sweep import StoreError
 from experiments import report, settings
 from experiments.context import Context, Interrupted
 from experiments.data import DataError
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
     try:
         return _run(name, module, rest, console)
-    except (settings.SettingsError, DataError) as error:
+    except (settings.SettingsError, DataError, StoreError) as error:
         return _fail(str(error))
     except Interrupted as error:
         _fail(str(error))

@@ -218,9 +218,12 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
 
 
 def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:
-    """Lines of equal τ; Adam+L2 has none."""
+    """Lines of equal τ, and τ as a second axis where it does not hang on α; Adam+L2 has none."""
     if s.family == "Adam+L2":
         return
+    if s.family == "AdamW /step":
+        right = axis.secondary_yaxis("right", functions=(plots.inverse(steps),) * 2)
+        right.set_ylabel("τ, epochs", fontsize=9)
     bounds = axis.axis()
     for tau, style in ((1, ":"), (epochs, "--")):
         per_step = adamw_jax.per_step_from_timescale(tau, steps)

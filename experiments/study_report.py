@@ -70,27 +70,29 @@ def _overfits(measured: Sequence[Measured]) -> list[str]:
 
 
 def _verdicts(claim: str, compared: Sequence[Comparison], matters: dict[str, float]) -> str:
-    """What the numbers say of a claim: a verdict for each metric, and where it holds."""
-    parts = []
+    """What the numbers say of a claim: for each metric the verdicts, and where or how often."""
+    sentences = []
     for metric in METRICS:
-        places: dict[str, list[str]] = {}
+        found: dict[str, list[tuple[float, str]]] = {}
         for c in compared:
             if (c.claim, c.metric) == (claim, metric):
                 interval = c.interval(len(compared))
                 says = verdicts.verdict(interval, matters[metric])
-                effect = f"{interval.mean:+.{DIGITS[metric]}f}"
-                places.setdefault(says, []).append(f"{c.where} ({effect})")
-        if len(places) == 1:
-            parts.append(f"in test {metric} {', '.join(places)}" + _list(*places.values()))
-        else:
-            mixed = "; ".join(f"{word}{_list(where)}" for word, where in places.items())
-            parts.append(f"in test {metric} mixed: {mixed}")
-    sentences = ". ".join(part[0].upper() + part[1:] for part in parts)
-    return f"{claim}? {sentences}."
+                found.setdefault(says, []).append((interval.mean, c.where))
+        every, digits = sum(map(len, found.values())), DIGITS[metric]
+        most_first = sorted(found.items(), key=lambda item: -len(item[1]))
+        said = [f"{word} {_where(places, every, digits)}" for word, places in most_first]
+        sentences.append(f"In test {metric} {'; '.join(said)}.")
+    return f"{claim}? {' '.join(sentences)}"
 
 
-def _list(where: Sequence[str]) -> str:
-    return f" with {'; '.join(where)}"
+def _where(places: Sequence[tuple[float, str]], every: int, digits: int) -> str:
+    """The places with their effects, or how many there are and from where to where they go."""
+    if len(places) <= 2:
+        return "with " + ", ".join(f"{where} ({mean:+.{digits}f})" for mean, where in places)
+    means = [mean for mean, _ in places]
+    bounds = f"{min(means):+.{digits}f} to {max(means):+.{digits}f}"
+    return f"in {len(places)} of {every} comparisons ({bounds})"
 
 
 def _at_edge(measured: Sequence[Measured]) -> list[str]:

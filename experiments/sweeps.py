@@ -32,13 +32,13 @@ def use_every_core() -> None:
 def cache_programs() -> None:
     """Keeps every compiled program on disk, so that a second start compiles nothing.
 
-    For the command line, too. What was not used for longest goes once a gigabyte is full.
-    JAX's own settings, such as the variable JAX_COMPILATION_CACHE_DIR, go before.
+    For the command line, too. JAX's own settings, such as the variable
+    JAX_COMPILATION_CACHE_DIR, go before. It has no bound:
+    with one, a kill at the wrong moment ends all further writes (jax-ml/jax#39880).
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path(pooch.os_cache("adamw_jax")) / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_compilation_cache_max_size", 2**30)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from adamw_jax import sweep
+from adamw_jax.sweep.files import locked
 from experiments import __main__ as cli
 from experiments import data, verdicts
 from experiments.statistics import Difference
@@ -215,6 +216,13 @@ def test_trials_are_added_to_those_that_are_there(folder, capsys):
     assert "Not yet run" not in page and "(1) AdamW" in page
     assert cli.main(study(folder, first=0)) == 0
     assert capsys.readouterr().out.count("taken from") == 3
+
+
+def test_another_process_on_the_same_output_is_an_error_in_words(folder, capsys):
+    sweep_of_a_trial = next((folder / "output/sweeps").iterdir())
+    with locked(sweep_of_a_trial / ".lock-0"):
+        assert cli.main(study(folder, first=3)) == 2
+    assert "error: another process is writing into" in capsys.readouterr().err
 
 
 def test_without_any_trial_there_is_no_report(tmp_path, capsys):
