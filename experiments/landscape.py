@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 from matplotlib.colors import LogNorm
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 import adamw_jax
@@ -29,6 +30,7 @@ from experiments.trials import optimizer
 
 Values = tuple[settings.Positive, ...]
 FEW = 5  # good cells, for a correlation
+BRIGHT = 2  # times the least error, where colours end
 FAMILIES = ("Adam+L2", "AdamW ×α", "AdamW /step")
 
 
@@ -171,7 +173,10 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
         "picture, no choice is made."
     )
     table = Table("The good region", columns, rows, note)
-    what = f"{chosen.images or 'all'} images of {chosen.data}"
+    noise = f", {100 * chosen.noise:g} % with wrong labels" if chosen.noise else ""
+    what = (
+        f"{format(chosen.images, ',') if chosen.images else 'all'} images of {chosen.data}{noise}"
+    )
     data_rows = [
         {"family": s.family, "learning_rate": a, "decay": d, "test_error": s.error[i, j]}
         for s in surfaces
@@ -191,7 +196,7 @@ def _correlation(surface: Surface, points: float) -> str:
 def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     figure, axes = plots.subplots(len(surfaces), height=4.4)
     low = max(min(s.error.min() for s in surfaces), 0.1)
-    norm = LogNorm(low, 4 * low)
+    norm = LogNorm(low, BRIGHT * low)
     mesh: Any = None
     for axis, s in zip(axes[0], surfaces, strict=True):
         axis.set(xscale="log", yscale="log", xlabel="α", title=s.family)
@@ -212,7 +217,7 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     caption = (
         "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
         f"within {chosen.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
-        "and the whole run. Colours end at four times the least error."
+        f"and the whole run. Colours end at {BRIGHT} times the least error."
     )
     return Figure("landscape", figure, caption)
 
@@ -228,10 +233,12 @@ def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:
     for tau, style in ((1, ":"), (epochs, "--")):
         per_step = adamw_jax.per_step_from_timescale(tau, steps)
         decays = per_step / s.rates if s.family == "AdamW ×α" else np.full(len(s.rates), per_step)
-        axis.plot(s.rates, decays, style, color="white", lw=1.5)
+        axis.plot(s.rates, decays, style, color=plots.BLACK, lw=1.2)
         name = "τ = 1 epoch" if tau == 1 else f"τ = {tau} epochs"
         place = len(s.rates) // 2
         if bounds[2] < decays[place] < bounds[3]:
-            axis.annotate(name, (s.rates[place], decays[place]), color="white", fontsize=8,
-                          xytext=(2, 3), textcoords="offset points")  # fmt: skip
+            outline = [withStroke(linewidth=3, foreground="white")]
+            axis.annotate(name, (s.rates[place], decays[place]), color=plots.BLACK, fontsize=8,
+                          xytext=(2, 3), textcoords="offset points",
+                          path_effects=outline)  # fmt: skip
     axis.axis(bounds)
