@@ -7,6 +7,7 @@ import numpy as np
 from experiments import plots
 from experiments.arms import Result
 from experiments.report import Figure
+from experiments.statistics import deviation
 
 DASHES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
 
@@ -23,7 +24,7 @@ def curves(results: Sequence[Result], which: str) -> Figure:
         for result in results:
             values = result.series(name)
             epochs = np.arange(1, values.shape[1] + 1)
-            mean, spread = values.mean(0), values.std(0)
+            mean, spread = values.mean(0), deviation(values)
             # Arms of a family share a colour and differ in their dashes.
             dashes = DASHES[families[result.arm.family].index(result.arm.decay) % len(DASHES)]
             style = {"color": result.arm.color, "label": labels[result.arm.run]}
@@ -56,9 +57,9 @@ def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
     families = dict.fromkeys(r.arm.family for r in others)
     for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
         level = base.final(name)
-        low, high = level.mean() - level.std(), level.mean() + level.std()
+        spread = np.nan_to_num(deviation(level))
         axis.axhline(level.mean(), color=base.arm.color, ls="--", label=base.arm.label)
-        axis.axhspan(low, high, color=base.arm.color, alpha=0.1)
+        axis.axhspan(level.mean() - spread, level.mean() + spread, color=base.arm.color, alpha=0.1)
         for family, (marker, size) in zip(families, [("^", 4), ("o", 8), ("s", 4)], strict=False):
             members = sorted(
                 (r for r in others if r.arm.family == family and r.arm.decay_per_step > 0),
@@ -68,7 +69,7 @@ def decays(results: Sequence[Result], steps_per_epoch: int) -> Figure:
             axis.errorbar(
                 [r.arm.decay_per_step for r in members],
                 [values.mean() for values in finals],
-                [values.std() for values in finals],
+                [*map(deviation, finals)],
                 fmt=f"{marker}-",
                 markersize=size,
                 markerfacecolor="white" if size > 4 else None,

@@ -7,7 +7,7 @@ import numpy as np
 from experiments import comparison_plots
 from experiments.arms import Result
 from experiments.report import Report, Table
-from experiments.statistics import Difference
+from experiments.statistics import Difference, deviation
 
 
 def summarize(
@@ -74,7 +74,7 @@ def _row(result: Result, steps_per_epoch: int, validated: bool) -> list[str]:
     cells = [_rounded(name, result.final(name).mean()) for name in names]
     for name in ("test_loss", "test_accuracy"):
         values = result.final(name)
-        spread = _rounded(name, values.std(ddof=1)) if len(values) > 1 else "—"
+        spread = _rounded(name, float(deviation(values))) if len(values) > 1 else "—"
         cells += [_rounded(name, values.mean()), spread]
     return [
         arm.family,

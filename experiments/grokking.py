@@ -44,6 +44,13 @@ def run(chosen: Settings, context: Context) -> Report:
         raise settings.SettingsError(
             f"evaluations = {chosen.evaluations} does not divide {chosen.steps} steps"
         )
+    settings.check_ascending(weight_decay=chosen.weight_decay)
+    pairs = modular_addition(chosen.p, chosen.share, seed=0)
+    for split, name in (pairs.train, "trained on"), (pairs.test, "left"):
+        if not len(split.sums):
+            raise settings.SettingsError(
+                f"with p = {chosen.p} and share = {chosen.share:g} no pair is {name}"
+            )
     trained = addition(
         decayed, chosen.p, chosen.embedding, chosen.hidden, chosen.steps, chosen.evaluations
     )
@@ -52,7 +59,6 @@ def run(chosen: Settings, context: Context) -> Report:
         weight_decay=chosen.weight_decay,
         seed=range(chosen.seeds),
     )
-    pairs = modular_addition(chosen.p, chosen.share, seed=0)
     results = Sweep("grokking", trained, grid, pairs, context).results()
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]

@@ -90,6 +90,8 @@ class Surface(NamedTuple):
 
 def run(chosen: Settings, context: Context) -> Report:
     """Trains with every pair."""
+    axes = "learning_rates", "l2", "weight_decay", "decay_per_step"
+    settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
     loaded = data.load(chosen.data, 0.0, context.data_dir)
     reduced = data.reduced(loaded, chosen.images, chosen.noise)
     steps = len(reduced.train.labels) // chosen.batch_size
@@ -115,7 +117,7 @@ def run(chosen: Settings, context: Context) -> Report:
     surfaces = []
     for family, rows in cells.items():
         mean = np.array([np.mean(errors[_key(row)]) for row in rows])
-        rates, decays = np.array(chosen.learning_rates), np.array(_decays(family, chosen))
+        rates, decays = map(np.array, (chosen.learning_rates, _decays(family, chosen)))
         surfaces.append(Surface(family, rates, decays, mean.reshape(len(rates), -1).T))
     return _report(surfaces, chosen, steps)
 
@@ -201,7 +203,7 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     for axis, s in zip(axes[0], surfaces, strict=True):
         axis.set(xscale="log", yscale="log", xlabel="α", title=s.family)
         mesh = axis.pcolormesh(
-            s.rates, s.decays, s.error, shading="nearest", cmap="viridis_r", norm=norm
+            _edges(s.rates), _edges(s.decays), s.error, cmap="viridis_r", norm=norm
         )
         for i, j in np.argwhere(s.is_good(chosen.good)):
             axis.plot(s.rates[j], s.decays[i], "o", color=plots.BLACK, markersize=3)
@@ -220,6 +222,14 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
         f"and the whole run. Colours end at {BRIGHT} times the least error."
     )
     return Figure("landscape", figure, caption)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Of cells around ascending values, on a logarithmic axis."""
+    if len(values) == 1:
+        return values[0] * np.array([0.5, 2.0])
+    between = np.sqrt(values[1:] * values[:-1])
+    return np.array([values[0] ** 2 / between[0], *between, values[-1] ** 2 / between[-1]])
 
 
 def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:

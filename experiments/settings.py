@@ -86,6 +86,17 @@ def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -
     return cls(**values)
 
 
+def check_ascending(**axes: Sequence[float]) -> None:
+    """Refuses axes of a grid whose values do not rise, as plots and tables take them.
+
+    Raises:
+      SettingsError: naming the first.
+    """
+    for key, values in axes.items():
+        if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+            raise SettingsError(f"{key} must rise from value to value; got {_shown(list(values))}")
+
+
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else repr(value)
 

@@ -7,6 +7,7 @@ import numpy as np
 import adamw_jax
 from experiments import plots
 from experiments.report import Figure
+from experiments.statistics import deviation
 from experiments.trials import Measured
 from experiments.verdicts import METRICS, REFUTED, REVERSED, SUPPORTED, Comparison, verdict
 
@@ -49,8 +50,8 @@ def _decay_axis(axis, m: Measured, metric: str, learning_rate: float, talk: Sequ
 
     level = values((0.0, 0.0))
     axis.axhline(level.mean(), color=plots.BLACK, ls="--", label="Adam")
-    low, high = level.mean() - level.std(), level.mean() + level.std()
-    axis.axhspan(low, high, color=plots.BLACK, alpha=0.1, lw=0)
+    spread = np.nan_to_num(deviation(level))
+    axis.axhspan(level.mean() - spread, level.mean() + spread, color=plots.BLACK, alpha=0.1, lw=0)
     paper = [n * np.sqrt(1 / trial.total) for n in NORMALIZED]
     axis.axvspan(*paper, color=plots.BLACK, alpha=0.12, lw=0, label="the paper's best λ")
     for i, decay in enumerate(talk):
@@ -62,7 +63,7 @@ def _decay_axis(axis, m: Measured, metric: str, learning_rate: float, talk: Sequ
             continue
         x = [adamw_jax.per_step_from_weight_decay(sum(arm), learning_rate) for arm in arms]
         finals = [values(arm) for arm in arms]
-        means, deviations = [f.mean() for f in finals], [f.std() for f in finals]
+        means, deviations = [f.mean() for f in finals], [*map(deviation, finals)]
         style = {"color": color, "marker": marker, "markerfacecolor": "white", "capsize": 2}
         axis.errorbar(x, means, deviations, label=family, **style)
         best = arms.index(m.chosen(family, metric))

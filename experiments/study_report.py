@@ -9,6 +9,7 @@ import numpy as np
 import adamw_jax
 from experiments import study_plots, verdicts
 from experiments.report import Report, Table
+from experiments.statistics import deviation
 from experiments.trials import Measured, Trial
 from experiments.verdicts import METRICS, Comparison
 
@@ -174,7 +175,7 @@ def _chosen(measured: Sequence[Measured], chosen: "Settings") -> Table:
                 digits = DIGITS[metric]
                 decay = "" if family == "Adam" else f"{sum(arm):g}"
                 tau = _tau(arm[1], m.trial, chosen.learning_rate) if family == "AdamW" else ""
-                spread = f"{values.std(ddof=1):.{digits}f}" if len(values) > 1 else "—"
+                spread = f"{deviation(values):.{digits}f}" if len(values) > 1 else "—"
                 cells += [decay, tau, f"{values.mean():.{digits}f}", spread]
             rows.append([f"– {family}", *cells])
     columns = ["trial and arm"]

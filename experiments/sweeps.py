@@ -14,6 +14,7 @@ import pooch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from adamw_jax import sweep
+from adamw_jax.sweep.files import locked
 from adamw_jax.sweep.grid import normalized
 from adamw_jax.sweep.groups import groups
 from adamw_jax.sweep.identity import digest_of_data, digest_of_program
@@ -94,9 +95,13 @@ class Sweep:
 
         Raises:
           Interrupted: the user stopped; finished runs are kept.
+          StoreError: another process does the same sweep.
         """
-        if self.context.fresh:
-            shutil.rmtree(self.output, ignore_errors=True)
+        if self.context.fresh and self.output.exists():
+            lock = self.output / ".lock-0"
+            with locked(lock):
+                for entry in set(self.output.iterdir()) - {lock}:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if self.finished:
             note = f"{self.name}: taken from {self.output} (--fresh does it again)"
             self.context.console.print(note, markup=False, soft_wrap=True)

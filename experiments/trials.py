@@ -141,21 +141,27 @@ class Measured(NamedTuple):
         return [arm for arm in every if (arm[0] > 0, arm[1] > 0) == member[family]]
 
     def chosen(
-        self, family: str, metric: str, seeds: np.ndarray | slice = slice(None)
+        self,
+        family: str,
+        metric: str,
+        seeds: np.ndarray | slice = slice(None),
+        without: tuple[float, float] | None = None,
     ) -> tuple[float, float]:
         """The arm of a family whose validation metric, "accuracy" or "loss", is best.
 
         The mean over the seeds counts, after the last epoch; an arm of which a run
-        diverged is none.
+        diverged is none, nor is the one that it is to do without.
         """
 
         def badness(arm: tuple[float, float]) -> float:
             mean = self.final(arm, f"validation_{metric}")[seeds].mean()
             return np.inf if np.isnan(mean) else -mean if metric == "accuracy" else mean
 
-        return min(self.arms(family), key=badness)
+        return min((arm for arm in self.arms(family) if arm != without), key=badness)
 
-    def judged(self, family: str, metric: str) -> np.ndarray:
+    def judged(
+        self, family: str, metric: str, without: tuple[float, float] | None = None
+    ) -> np.ndarray:
         """The test metric of a family's chosen arm, [seeds].
 
         For the even seeds the odd ones choose, and the other way round: a run that is
@@ -165,7 +171,7 @@ class Measured(NamedTuple):
         values = np.full(count, np.nan)
         for half in (0, 1):
             others = np.arange(1 - half, count, 2)
-            arm = self.chosen(family, metric, others if len(others) else slice(None))
+            arm = self.chosen(family, metric, others if len(others) else slice(None), without)
             values[half::2] = self.final(arm, f"test_{metric}")[half::2]
         return values
 
@@ -186,8 +192,7 @@ def program(
     """What the runs of a condition run.
 
     Raises:
-      SettingsError: an evaluation would fall into an epoch, or a CNN has images that are
-        not square.
+      SettingsError: an evaluation would fall into an epoch.
     """
     pixels = data.train.images.shape[1]
     if condition.epochs % evaluations:

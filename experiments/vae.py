@@ -59,6 +59,8 @@ class Losses(msgspec.Struct, frozen=True):
 
 def run(chosen: Settings, context: Context) -> Report:
     """Trains with every setting."""
+    axes = "b1", "b2", "learning_rates"
+    settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
     images = grey(data.load(chosen.data, 0.0, context.data_dir).train.images)
     if chosen.batch_size > len(images):
         raise settings.SettingsError(
@@ -82,6 +84,8 @@ def run(chosen: Settings, context: Context) -> Report:
         Losses(epochs, dict(zip(names, means[..., epochs - 1], strict=True)))
         for epochs in (chosen.early, chosen.epochs)
     ]
+    if not np.isfinite(losses[0].least()):
+        raise settings.SettingsError("every run diverged; the learning rates are too large")
     return _report(losses, chosen)
 
 

@@ -101,7 +101,7 @@ def _over_l2(measured: Sequence[Measured]) -> Effects:
 
 
 def _overfitting(measured: Sequence[Measured]) -> Effects:
-    """Each trial with fewer images or wrong labels against the one with most clean ones."""
+    """Wrong labels against as many right ones; fewer images against the most."""
     for m in measured:
         alike = [
             other
@@ -110,23 +110,26 @@ def _overfitting(measured: Sequence[Measured]) -> Effects:
             and other.trial.schedule == m.trial.schedule
             and other.trial.condition.network == m.trial.condition.network
         ]
-        most = max(alike, key=lambda other: other.trial.images, default=m)
-        if most is not m:
+        if m.trial.condition.noise:
+            alike = [other for other in alike if other.trial.images == m.trial.images]
+        base = max(alike, key=lambda other: other.trial.images, default=m)
+        if base is not m:
             for metric in METRICS:
-                where = f"{m.trial.name}, against {most.trial.images:,} right"
-                yield where, metric, lead(m, metric) - lead(most, metric)
+                where = f"{m.trial.name}, against {base.trial.images:,} right"
+                yield where, metric, lead(m, metric) - lead(base, metric)
 
 
 def _decay(measured: Sequence[Measured], talk: Sequence[float]) -> Effects:
-    """The chosen λ against each that the talk may have meant, where its question stands."""
+    """The λ chosen from all others against each that the talk may have meant, in its setting."""
     for m in measured:
         asked = m.trial.schedule == "constant" and not m.trial.condition.noise
         for arm in m.arms("AdamW") if asked else ():
             if np.isclose(arm[1], talk).any():
-                for metric in METRICS:
+                for metric in METRICS if len(m.arms("AdamW")) > 1 else ():
                     base = m.final(arm, f"test_{metric}")
                     where = f"{m.trial.name}, against λ = {arm[1]:g}"
-                    yield where, metric, _better(m.judged("AdamW", metric), base, metric)
+                    another = m.judged("AdamW", metric, without=arm)
+                    yield where, metric, _better(another, base, metric)
 
 
 def _schedule(measured: Sequence[Measured]) -> Effects:

@@ -28,7 +28,6 @@ def exactly(rows):
         (product(a=[]), []),
         (product(a=[1, 2]), [{"a": 1}, {"a": 2}]),
         (product(a=[1, 1]), [{"a": 1}, {"a": 1}]),
-        (product(a="xy"), [{"a": "x"}, {"a": "y"}]),
         (product([{"a": 1}], [{"b": 2}]), [{"a": 1, "b": 2}]),
         (
             product([{"a": 1}, {"a": 2}], b=range(2)),
@@ -37,7 +36,7 @@ def exactly(rows):
         (product(iter([{"a": 1}]), b=iter([2, 3])), [{"a": 1, "b": 2}, {"a": 1, "b": 3}]),
         (zipped(), []),
         (zipped(a=[]), []),
-        (zipped(a=[1, 2], b="xy"), [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
+        (zipped(a=[1, 2], b=["x", "y"]), [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
         (zipped(a=iter([1]), b=range(1)), [{"a": 1, "b": 0}]),
         (concatenated(), []),
         (concatenated([{"a": 2}, {"a": 1}], [{"a": 2}]), [{"a": 2}, {"a": 1}]),
@@ -224,3 +223,10 @@ def test_a_concatenation_is_always_a_grid(rows):
     together = concatenated(rows)
     if rows:
         assert exactly(normalized(together)) == exactly({"seed": 0, **row} for row in together)
+
+
+@pytest.mark.parametrize("make", [product, zipped])
+@pytest.mark.parametrize("axis", ["sgd", 3, None])
+def test_an_axis_is_a_list(make, axis):
+    with pytest.raises(ValueError, match=f"axis 'a' takes a list of values; got {axis!r}"):
+        make(a=axis)

@@ -899,6 +899,68 @@ def test_another_program_or_other_data_is_refused_and_the_same_one_made_anew_is_
     assert [r.final("loss") for r in again] == [r.final("loss") for r in first]
 
 
+def test_a_function_that_is_called_callback_is_known_all_the_same(tmp_path):
+    def run(factor):
+        @jax.jit
+        def loss_callback(x):
+            return factor * x
+
+        return Run.whole(lambda h, key, data: {"loss": loss_callback(h["rate"])})
+
+    sweep(run(1.0), product(rate=[1.0]), output=tmp_path, progress=False)
+    with pytest.raises(StoreError, match="another sweep: programs is"):
+        sweep(run(2.0), product(rate=[1.0]), output=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "metrics, told",
+    [
+        ({"a": {"loss": 1.0}, "b": {"loss": 1.0, "more": 2.0}}, "'more' is not there and float32"),
+        ({"a": {"loss": 1.0, "more": 2.0}, "b": {"loss": 1.0}}, "'more' is float32.* and not th"),
+        ({"a": {"w": np.ones(2)}, "b": {"w": np.ones(3)}}, r"'w' is float32\[2\] and float32\[3\]"),
+    ],
+)
+def test_programs_of_one_table_have_the_same_metrics(metrics, told, tmp_path):
+    """In memory they need not; the table says so before anything is trained."""
+
+    def run(fixed):
+        made = jax.tree.map(jnp.float32, metrics[fixed["kind"]])
+        return Run.whole(lambda h, key, data: made)
+
+    grid, layout = product(kind=["a", "b"]), Layout()
+    with pytest.raises(ValueError, match=told):
+        sweep(run, grid, output=tmp_path, layout=layout, progress=False)
+    assert names(tmp_path) == [".lock-0", "sweep.json"]
+    results = sweep(run, grid, layout=layout, progress=False)
+    assert [set(r.metrics) for r in results] == [set(metrics[kind]) for kind in "ab"]
+    with pytest.raises(ValueError, match=told):
+        to_table(results)
+
+
+def test_results_without_their_manifest_are_not_taken_for_ones_own(tmp_path):
+    broken_off(tmp_path, 28)
+    (tmp_path / "sweep.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(StoreError, match="holds parts/.* of something else; nothing was changed"):
+        go(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_call_that_failed_does_not_claim_the_directory(tmp_path):
+    with pytest.raises(ValueError, match="no metric is called 'los'"):
+        go(tmp_path, watch=["los"])
+    go(tmp_path, watch=["loss"])
+    assert differing(tmp_path, go(watch=["loss"])) == []
+
+
+def test_what_others_keep_below_the_directory_is_left_alone(tmp_path):
+    others = tmp_path / "other" / ".tmp-mine"
+    others.parent.mkdir()
+    others.write_text("mine")
+    go(tmp_path)
+    assert others.read_text() == "mine"
+
+
 def test_a_program_with_callbacks_goes_on(tmp_path):
     """Its text holds addresses, which are other ones in every process."""
     run = Run.whole(

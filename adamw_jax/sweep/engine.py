@@ -16,8 +16,8 @@ from adamw_jax.sweep.halving import Halving
 from adamw_jax.sweep.identity import digest_of_data, digest_of_program
 from adamw_jax.sweep.layout import Layout, Machine
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
-from adamw_jax.sweep.results import Result
-from adamw_jax.sweep.run import Run
+from adamw_jax.sweep.results import Result, check_alike
+from adamw_jax.sweep.run import Run, metrics_of
 from adamw_jax.sweep.store import Memory, Store, description
 from adamw_jax.sweep.work import Work
 
@@ -83,7 +83,7 @@ def sweep(
     if layout:
         layout.check()
     if halving:
-        halving.check(min(group.run.length for group in parts))
+        halving = halving.checked(min(group.run.length for group in parts))
     if processes.count() > 1 and output is None:
         raise ValueError("several processes need an output, where their results meet")
     try:
@@ -106,6 +106,8 @@ def sweep(
 
     store = Memory(rows) if output is None else Store(Path(output), rows, described, digests)
     with store:
+        if output is not None and len(parts) > 1:
+            check_alike(metrics_of(part.run, part.numbers, data) for part in parts)
         with processes.together("placing the data"):
             machine = Machine.of(devices or jax.local_devices(), data)
         work = Work(

@@ -26,8 +26,9 @@ def product(*grids: Sequence[Row], **axes: Iterable[Any]) -> Grid:
     """Every row of every grid with every value of every axis; the last varies fastest.
 
     Raises:
-      ValueError: a setting appears twice.
+      ValueError: a setting appears twice, or an axis is no list.
     """
+    axes = {name: _values(name, axis) for name, axis in axes.items()}
     factors = [*grids, *([{name: value} for value in values] for name, values in axes.items())]
     return tuple(_joined(rows) for rows in itertools.product(*factors))
 
@@ -36,9 +37,9 @@ def zipped(**axes: Iterable[Any]) -> Grid:
     """One row for the first values of all axes, one for the second values, and so on.
 
     Raises:
-      ValueError: axes of different lengths.
+      ValueError: axes of different lengths, or one that is no list.
     """
-    columns = {name: list(values) for name, values in axes.items()}
+    columns = {name: _values(name, axis) for name, axis in axes.items()}
     if len({len(values) for values in columns.values()}) > 1:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise ValueError(f"zipped axes must be equally long; they have {lengths} values")
@@ -68,6 +69,12 @@ def log_space(low: float, high: float, count: int) -> list[float]:
             f"{low=}, {high=}, {count=}"
         )
     return [float(f"{value:.12g}") for value in np.geomspace(low, high, count)]
+
+
+def _values(name: str, axis: Iterable[Any]) -> list[Any]:
+    if isinstance(axis, str) or not isinstance(axis, Iterable):
+        raise ValueError(f"the axis {name!r} takes a list of values; got {axis!r}")
+    return list(axis)
 
 
 def _joined(rows: Iterable[Row]) -> Row:

@@ -1,6 +1,7 @@
 """Which runs share a program."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def groups(
 
     Raises:
       ValueError: static settings without a function, or that the grid has not; an integer
-        that fits no array; a length below 1.
+        that fits no array; a length that is no integer from 1 on.
     """
     names = [name for name in rows[0] if name != "seed"]
     if isinstance(static, str):
@@ -65,9 +66,15 @@ def groups(
         made = run if isinstance(run, Run) else run(fixed)
         if not isinstance(made, Run):
             raise ValueError(f"run must be a Run or a function to one; got {made!r} for {fixed}")
-        if made.length < 1:
-            raise ValueError(f"a run's length is at least 1; got {made.length} for {fixed}")
-        yield Group(name, made, numbers, runs)
+        try:
+            length = operator.index(made.length)
+        except TypeError as error:
+            raise ValueError(
+                f"a run's length is an integer; got {made.length!r} for {fixed}"
+            ) from error
+        if length < 1:
+            raise ValueError(f"a run's length is at least 1; got {length} for {fixed}")
+        yield Group(name, made._replace(length=length), numbers, runs)
 
 
 def _dtype(name: str, values: Sequence[int | float]) -> np.dtype:

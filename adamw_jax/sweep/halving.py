@@ -1,6 +1,7 @@
 """Successive halving: most of the time goes to the runs that do best (arXiv 1502.07943)."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,20 +25,25 @@ class Halving(NamedTuple):
     keep: float = 0.5
     largest: bool = False
 
-    def check(self, shortest: int) -> None:
-        """Refuses rungs that runs do not reach.
+    def checked(self, shortest: int) -> "Halving":
+        """The same, with Python's own integers.
 
         Raises:
-          ValueError: naming the value.
+          ValueError: rungs that runs of this length do not reach, or another value.
         """
-        ends = (0, *self.rungs, shortest)
-        if not self.rungs or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        try:
+            rungs = tuple(map(operator.index, self.rungs))
+        except TypeError as error:
+            raise ValueError(f"rungs are integers in a tuple; got {self.rungs!r}") from error
+        ends = (0, *rungs, shortest)
+        if not rungs or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
             raise ValueError(
                 f"rungs must increase from at least 1 to less than {shortest}, the shortest "
                 f"run's length; got {self.rungs}"
             )
         if not 0 < self.keep < 1:
             raise ValueError(f"keep must be in (0, 1); got {self.keep}")
+        return self._replace(rungs=rungs, keep=float(self.keep))
 
     def check_metric(self, metrics: Mapping[str, tuple[int, ...]]) -> None:
         """Refuses a metric that there is not, or that is no scalar; they come with shapes.

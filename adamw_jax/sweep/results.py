@@ -107,9 +107,13 @@ def to_table(results: Sequence[Result]) -> Any:
     `seconds` and `compile_seconds` (of the whole run) and the versions. Metrics that are
     arrays are nested lists of a fixed size, floats shorter than 32 bits become float32,
     and settings that are tuples JSON.
+
+    Raises:
+      ValueError: runs have different metrics.
     """
     import pyarrow as pa
 
+    check_alike({name: value[0] for name, value in result.metrics.items()} for result in results)
     counts = [len(result.advance) for result in results]
 
     def repeated(values):
@@ -147,6 +151,31 @@ def from_table(table: Any, rows: Sequence[Row]) -> list[Result]:
         )
         for row, a, b in zip(first, begins, [*begins[1:], len(runs)], strict=True)
     ]  # fmt: skip
+
+
+def check_alike(runs: Iterable[Mapping[str, Any]]) -> None:
+    """Refuses runs whose metrics do not fit into one table.
+
+    Args:
+      runs: of each the metrics of an advance, arrays or their types.
+
+    Raises:
+      ValueError: naming the first metric that differs.
+    """
+    first: dict[str, Any] | None = None
+    for metrics in runs:
+        types = {name: (str(x.dtype), tuple(x.shape)) for name, x in metrics.items()}
+        first = types if first is None else first
+        for name in {**first, **types}:
+            if first.get(name) != types.get(name):
+                one, other = (
+                    f"{of[name][0]}{list(of[name][1])}" if name in of else "not there"
+                    for of in (first, types)
+                )
+                raise ValueError(
+                    "all runs of a table have the same metrics, but with other static settings "
+                    f"the metric {name!r} is {one} and {other}"
+                )
 
 
 def check_names(settings: Iterable[str], metrics: Iterable[str]) -> None:

@@ -64,6 +64,19 @@ def named(metrics: Any) -> dict[str, jax.Array]:
     return leaves
 
 
+def metrics_of(run: Run, hyperparameters: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """The types of a run's metrics after an advance, by name.
+
+    Args:
+      run: the pair.
+      hyperparameters: dtypes by name.
+      data: of all runs.
+    """
+    one = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in hyperparameters.items()}
+    state = jax.eval_shape(run.start, one, jax.eval_shape(lambda: jax.random.key(0)), data)
+    return named(jax.eval_shape(run.advance, state, data)[1])
+
+
 def check_static(once: Any, again: Any) -> None:
     """Refuses a `start` whose state has another structure each time it is traced.
 

@@ -125,8 +125,9 @@ class Store(Memory):
             opening.enter_context(locked(self.directory / f".lock-{processes.index()}"))
             if self.first:
                 self._identify()
-                for left in self.directory.rglob(".tmp-*"):  # by a kill
-                    left.unlink()
+                for folder in (self.directory, *self._folders):
+                    for left in folder.glob(".tmp-*"):  # by a kill
+                        left.unlink()
             self.exit = opening.pop_all()
         self.refresh()
         return self
@@ -138,17 +139,29 @@ class Store(Memory):
     def _manifest(self) -> Path:
         return self.directory / "sweep.json"
 
+    @property
+    def _folders(self) -> list[Path]:
+        return [self.directory / name for name in ("parts", "states")]
+
+    def _held(self) -> Iterator[Path]:
+        """Results, whole or in parts."""
+        yield from self.directory.glob("results.parquet")
+        for folder in self._folders:
+            yield from (path for path in folder.glob("*") if not path.name.startswith(".tmp-"))
+
     def _identify(self) -> None:
-        if not self._manifest.exists():
-            if (self.directory / "results.parquet").exists():
-                raise StoreError(
-                    f"{self.directory} holds results.parquet of something else; {MEND}"
-                )
+        held = next(self._held(), None)
+        found = _manifest(self._manifest) if self._manifest.exists() else None
+        if found is None and held:
+            name = held.relative_to(self.directory)
+            raise StoreError(f"{self.directory} holds {name} of something else; {MEND}")
+        layouts = found.pop("layouts", None) if found else None
+        if found is None or (layouts is not None and not held):
+            # A manifest without results claims nothing: the call that wrote it may have failed.
             self.described |= self.digests()
-            self._write_manifest()
+            if found != self.described:
+                self._write_manifest()
             return
-        found = _manifest(self._manifest)
-        found.pop("layouts", None)
         self._compare({name: found.get(name) for name in self.described})
         self.described |= self.digests()
         self._compare(found)
@@ -240,11 +253,11 @@ class Store(Memory):
             whole = self.directory / "results.parquet"
             if not whole.exists():
                 write_whole(whole, _parquet(results))
-            for folder in ("parts", "states"):
-                shutil.rmtree(self.directory / folder, ignore_errors=True)
+            for folder in self._folders:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-MEND = "nothing was changed. Choose another output, or delete that one"
+MEND = "nothing was changed. Choose another output, or delete that directory"
 
 
 def _parquet(results: Sequence[Result]) -> bytes:
@@ -277,7 +290,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         reason = "it holds no object"
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         reason = str(error)
-    raise StoreError(f"{path} is not a sweep's: {reason}; {MEND}")
+    raise StoreError(f"{path.parent} holds a {path.name} that is not a sweep's: {reason}; {MEND}")
 
 
 def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], of: str = "") -> str:
