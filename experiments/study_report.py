@@ -90,7 +90,7 @@ def _verdicts(claim: str, compared: Sequence[Comparison], matters: dict[str, flo
 def _where(places: Sequence[tuple[float, str]], every: int, digits: int) -> str:
     """The places with their effects, or how many there are and from where to where they go."""
     if len(places) <= 2:
-        return "with " + ", ".join(f"{where} ({mean:+.{digits}f})" for mean, where in places)
+        return "with " + " and ".join(f"{where} ({mean:+.{digits}f})" for mean, where in places)
     means = [mean for mean, _ in places]
     bounds = f"{min(means):+.{digits}f} to {max(means):+.{digits}f}"
     return f"in {len(places)} of {every} comparisons ({bounds})"
