@@ -69,8 +69,8 @@ def run(chosen: Settings, context: Context) -> Report:
         )
     if chosen.early > chosen.epochs:
         raise settings.SettingsError(f"early = {chosen.early} is after {chosen.epochs} epochs")
-    settings_of = sweep.product(optimizer=OPTIMIZERS, b1=chosen.b1, b2=chosen.b2)
-    grid = sweep.product(settings_of, learning_rate=chosen.learning_rates, seed=range(chosen.seeds))
+    variants = sweep.product(optimizer=OPTIMIZERS, b1=chosen.b1, b2=chosen.b2)
+    grid = sweep.product(variants, learning_rate=chosen.learning_rates, seed=range(chosen.seeds))
 
     def trained(row):
         sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
@@ -78,14 +78,14 @@ def run(chosen: Settings, context: Context) -> Report:
 
     results = Sweep("vae", trained, grid, images, context).results()
     history = np.stack([r.history("train_loss", chosen.epochs) for r in results])
-    history = history.reshape(len(settings_of), len(chosen.learning_rates), chosen.seeds, -1)
+    history = history.reshape(len(variants), len(chosen.learning_rates), chosen.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)
-    names = [tuple(row.values()) for row in settings_of]
+    names = [tuple(row.values()) for row in variants]
     losses = [
         Losses(epochs, dict(zip(names, means[..., epochs - 1], strict=True)))
         for epochs in (chosen.early, chosen.epochs)
     ]
-    if not np.isfinite(losses[0].least()):
+    if not np.isfinite(losses[-1].least()):
         raise settings.SettingsError("every run diverged; the learning rates are too large")
     return _report(losses, chosen)
 

@@ -267,6 +267,11 @@ def test_the_sweeping_experiments_run(name, tmp_path):
         ("study", ["--evaluations", "7"], "evaluations = 7 does not divide 100 epochs"),
         ("landscape", ["--data", "digits"], "5000 training images are asked for"),
         ("vae", ["--early", "200"], "early = 200 is after 100 epochs"),
+        (
+            "vae",
+            ["--learning-rates", "1e30", "--early", "1", "--epochs", "1", "--seeds", "1"],
+            "every run diverged; the learning rates are too large",
+        ),
         ("vae", ["--b1", "0.9", "0.9"], "b1 must rise from value to value; got 0.9 0.9"),
         ("grokking", ["--steps", "10"], "evaluations = 200 does not divide 10 steps"),
         ("grokking", ["--weight-decay", "1", "0"], "weight_decay must rise"),
