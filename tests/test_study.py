@@ -9,8 +9,8 @@ import pytest
 from adamw_jax import sweep
 from adamw_jax.sweep.files import locked
 from experiments import __main__ as cli
-from experiments import data, verdicts
-from experiments.statistics import Difference
+from experiments import data, landscape, verdicts
+from experiments.statistics import Difference, deviation
 from experiments.trials import Condition, Measured, Trial, optimizer
 from experiments.verdicts import DECAY, L2, LEAD, OVERFITTING, SCHEDULE, verdict
 
@@ -127,6 +127,20 @@ def test_more_comparisons_widen_the_interval():
     assert many.low < one.low < one.mean == many.mean < one.high < many.high
     # t(1 − 0.025/20, 3 degrees) = 9.4649, standard error √(5/3)/2.
     assert many.high - many.mean == pytest.approx(9.4649 * np.sqrt(5 / 3) / 2, rel=1e-4)
+
+
+def test_a_deviation_is_that_of_the_population_and_unknown_of_one():
+    values = np.array([[1.0, 5.0], [3.0, 5.0]])
+    np.testing.assert_allclose(deviation(values), [np.sqrt(2), 0])
+    assert np.isnan(deviation(values[:1])).all()
+
+
+@pytest.mark.parametrize("values", [[1e-5, 1e-4, 3e-4, 1e-3], [0.1, 1.0], [3.0]])
+def test_every_cell_of_the_landscape_has_its_value_inside(values):
+    """Also the lowest, whose edge on a linear axis would lie below zero."""
+    edges = landscape._edges(np.array(values))
+    assert len(edges) == len(values) + 1 and edges[0] > 0
+    assert (edges[:-1] < values).all() and (values < edges[1:]).all()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "restarts"])
