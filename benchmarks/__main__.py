@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import accuracy, training, updates
-from experiments import report
-from experiments.sweeps import use_every_core
+from experiments.harness import report
+from experiments.harness.sweeps import use_every_core
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import adamw_jax
-from experiments.report import Table
+from experiments.harness.report import Table
 
 LIBRARIES = {"adamw_jax": adamw_jax, "optax": optax}
 STEPS, SIZE = 3000, 1000

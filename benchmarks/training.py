@@ -17,9 +17,10 @@ from adamw_jax.sweep import Layout, Run, tune
 from adamw_jax.sweep.lanes import compile_run
 from adamw_jax.sweep.layout import Machine
 from benchmarks.timing import alternate, ratio
-from experiments import data, train
-from experiments.models import MLP
-from experiments.report import Table
+from experiments.harness import data
+from experiments.harness.report import Table
+from experiments.training import classifier as train
+from experiments.training.models import MLP
 
 RATE, DECAY = 1e-3, 0.1
 DTYPES = {"learning_rate": np.dtype(np.float32), "weight_decay": np.dtype(np.float32)}

@@ -11,7 +11,7 @@ import optax
 
 import adamw_jax
 from benchmarks.timing import alternate, ratio, seconds
-from experiments.report import Table
+from experiments.harness.report import Table
 
 LIBRARIES = {"adamw_jax": adamw_jax, "optax": optax}
 

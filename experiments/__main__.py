@@ -14,10 +14,10 @@ import msgspec
 from rich.console import Console
 
 from adamw_jax.sweep import StoreError
-from experiments import report, settings
-from experiments.context import Context, Interrupted
-from experiments.data import DataError
-from experiments.sweeps import cache_programs, use_every_core
+from experiments.harness import report, settings
+from experiments.harness.context import Context, Interrupted
+from experiments.harness.data import DataError
+from experiments.harness.sweeps import cache_programs, use_every_core
 
 EXPERIMENTS = {
     "batches": "full batch or minibatches: cost per step, progress",
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in EXPERIMENTS:
         return _fail(f"no experiment is called {name!r}{settings.nearest(name, EXPERIMENTS)}")
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     try:
         return _run(name, module, rest, console)
     except (settings.SettingsError, DataError, StoreError) as error:
@@ -54,6 +54,12 @@ def main(arguments: list[str]) -> int:
         return 130
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}")
+
+
+def module_of(name: str) -> str:
+    """The module of an experiment: a file, or the question of a package."""
+    module = f"experiments.{name.replace('-', '_')}"
+    return f"{module}.question" if name in ("comparison", "study") else module
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,11 +24,11 @@ from flax import nnx
 from msgspec import Meta
 
 from adamw_jax import gd
-from experiments import plots, settings
-from experiments.context import Context
-from experiments.data import Split, load
-from experiments.models import MLP
-from experiments.report import Figure, Report, Table
+from experiments.harness import plots, settings
+from experiments.harness.context import Context
+from experiments.harness.data import Split, load
+from experiments.harness.report import Figure, Report, Table
+from experiments.training.models import MLP
 
 CLASSES = 10
 COLOURS = (plots.BLACK, plots.VERMILION, plots.GREEN, plots.BLUE, plots.PURPLE, plots.SKY)

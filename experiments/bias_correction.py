@@ -20,9 +20,9 @@ import optax
 from msgspec import Meta
 
 from adamw_jax import adam, bias_correction, chain, momentum, second_moment, uncorrected_adam
-from experiments import plots, settings
-from experiments.context import Context
-from experiments.report import Figure, Report, Table
+from experiments.harness import plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
 
 Truth = dict[str, float]  # E[g] under "m", E[g²] under "v"
 Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make, float64[steps]

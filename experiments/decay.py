@@ -22,9 +22,9 @@ import optax
 from msgspec import Meta
 
 from adamw_jax import adam_l2, adamw
-from experiments import plots, settings
-from experiments.context import Context
-from experiments.report import Figure, Report, Table
+from experiments.harness import plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
 
 L2, ADAMW = "Adam+L2", "AdamW"
 COLOURS = {L2: plots.VERMILION, ADAMW: plots.BLUE}

@@ -13,11 +13,11 @@ import numpy as np
 
 import adamw_jax
 from adamw_jax import sweep
-from experiments import plots, settings
-from experiments.addition import addition, decayed, modular_addition
-from experiments.context import Context
-from experiments.report import Figure, Report, Table
-from experiments.sweeps import Sweep
+from experiments.harness import plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
+from experiments.harness.sweeps import Sweep
+from experiments.training.addition import addition, decayed, modular_addition
 
 KNOWS, GENERALISES = 0.99, 0.95
 

@@ -21,12 +21,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 import adamw_jax
 from adamw_jax import sweep
-from experiments import data, plots, settings, train
-from experiments.context import Context
-from experiments.models import MLP
-from experiments.report import Figure, Report, Table
-from experiments.sweeps import Sweep
-from experiments.trials import optimizer
+from experiments.harness import data, plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
+from experiments.harness.sweeps import Sweep
+from experiments.study.trials import optimizer
+from experiments.training import classifier as train
+from experiments.training.models import MLP
 
 Values = tuple[settings.Positive, ...]
 FEW = 5  # good cells, for a correlation

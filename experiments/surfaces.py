@@ -24,9 +24,9 @@ import optax
 from msgspec import Meta
 
 from adamw_jax import adam, gd, momentum_gd
-from experiments import plots, settings
-from experiments.context import Context
-from experiments.report import Figure, Report, Table
+from experiments.harness import plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
 
 Rate = settings.Positive
 Way = tuple[str, float]  # the optimizer's name and its learning rate

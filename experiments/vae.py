@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from adamw_jax import sweep
-from experiments import data, plots, settings
-from experiments.autoencoder import OPTIMIZERS, autoencoder, grey
-from experiments.context import Context
-from experiments.report import Figure, Report, Table
-from experiments.sweeps import Sweep
+from experiments.harness import data, plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Figure, Report, Table
+from experiments.harness.sweeps import Sweep
+from experiments.training.autoencoder import OPTIMIZERS, autoencoder, grey
 
 FAR = 2  # times the least loss, where a training has gone astray
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import adamw_jax
-from experiments.addition import Adder, addition, decayed, modular_addition
+from experiments.training.addition import Adder, addition, decayed, modular_addition
 
 P, EMBEDDING, HIDDEN = 23, 32, 64
 PAIRS = modular_addition(P, 0.7, 0)

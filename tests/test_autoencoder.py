@@ -8,9 +8,16 @@ import pytest
 from flax import nnx
 
 import adamw_jax
-from experiments import data
-from experiments.autoencoder import OPTIMIZERS, VAE, Metrics, autoencoder, grey, negative_elbo
-from experiments.train import permutation
+from experiments.harness import data
+from experiments.training.autoencoder import (
+    OPTIMIZERS,
+    VAE,
+    Metrics,
+    autoencoder,
+    grey,
+    negative_elbo,
+)
+from experiments.training.classifier import permutation
 
 HIDDEN, LATENT, BATCH = 16, 4, 64
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import __main__ as cli
-from experiments.arms import Arm
-from experiments.statistics import Difference
+from experiments.harness.statistics import Difference
+from experiments.training.arms import Arm
 
 SMALL = [
     "comparison", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--batch-size", "128",

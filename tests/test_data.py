@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments.harness import data
 
 REAL = Path(os.environ[data.VARIABLE]) if os.environ.get(data.VARIABLE) else None
 needs_fashion_mnist = pytest.mark.skipif(

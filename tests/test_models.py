@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models import CNN, FEW, by_patches
+from experiments.training.models import CNN, FEW, by_patches
 
 PLAIN = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1}
 

@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
-from experiments import settings
+from experiments.harness import settings
 
 
 class Example(settings.Settings, frozen=True, kw_only=True):

@@ -11,11 +11,12 @@ from flax import nnx
 from rich.console import Console
 
 from adamw_jax import adam, chain, gd, momentum_gd
-from experiments import batches, bias_correction, decay, settings, surfaces
-from experiments.__main__ import main
-from experiments.context import Context
-from experiments.data import Split
-from experiments.models import MLP
+from experiments import batches, bias_correction, decay, surfaces
+from experiments.__main__ import main, module_of
+from experiments.harness import settings
+from experiments.harness.context import Context
+from experiments.harness.data import Split
+from experiments.training.models import MLP
 
 # Command-line overrides with which each takes a second or two, and the files it writes.
 SMALL = {
@@ -47,7 +48,7 @@ SMALL = {
 
 def choose(name, **overrides):
     """The settings of the config file, some of them overridden."""
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     config = settings.read(settings.CONFIGS / f"{name}.toml")
     sources = {"config": (config, False), "test": (overrides, False)}
     return settings.build(module.Settings, sources)
@@ -74,7 +75,7 @@ def test_help_tells_the_question_and_every_setting(name, capsys):
         main([name, "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     assert module.__doc__.strip() in shown
     for key in settings.keys(module.Settings):
         assert settings.option(key) in shown
@@ -83,7 +84,7 @@ def test_help_tells_the_question_and_every_setting(name, capsys):
 @pytest.mark.parametrize("name", SMALL)
 def test_config_opens_with_its_command_and_names_the_keys_in_order(name):
     path = settings.CONFIGS / f"{name}.toml"
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     assert path.read_text().startswith(f"# python -m experiments {name}\n")
     assert list(settings.read(path)) == list(settings.keys(module.Settings))
 

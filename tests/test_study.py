@@ -9,10 +9,12 @@ import pytest
 from adamw_jax import sweep
 from adamw_jax.sweep.files import locked
 from experiments import __main__ as cli
-from experiments import data, landscape, verdicts
-from experiments.statistics import Difference, deviation
-from experiments.trials import Condition, Measured, Trial, optimizer
-from experiments.verdicts import DECAY, L2, LEAD, OVERFITTING, SCHEDULE, verdict
+from experiments import landscape
+from experiments.harness import data
+from experiments.harness.statistics import Difference, deviation
+from experiments.study import verdicts
+from experiments.study.trials import Condition, Measured, Trial, optimizer
+from experiments.study.verdicts import DECAY, L2, LEAD, OVERFITTING, SCHEDULE, verdict
 
 SEEDS = np.arange(4)
 

@@ -9,8 +9,9 @@ from flax import nnx
 from scipy import stats
 
 import adamw_jax
-from experiments import data, train
-from experiments.models import CNN, MLP
+from experiments.harness import data
+from experiments.training import classifier as train
+from experiments.training.models import CNN, MLP
 
 WIDTHS = (64, 16, 10)
 OPTIMIZERS = {

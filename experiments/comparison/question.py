@@ -16,13 +16,14 @@ import numpy as np
 
 import adamw_jax
 from adamw_jax import sweep
-from experiments import data, plots, settings, train
-from experiments.arms import ADAM, Arm, Result
-from experiments.comparison_report import summarize
-from experiments.context import Context
-from experiments.models import MLP
-from experiments.report import Report
-from experiments.sweeps import Sweep
+from experiments.comparison.report import summarize
+from experiments.harness import data, plots, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Report
+from experiments.harness.sweeps import Sweep
+from experiments.training import classifier as train
+from experiments.training.arms import ADAM, Arm, Result
+from experiments.training.models import MLP
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):

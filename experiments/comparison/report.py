@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import comparison_plots
-from experiments.arms import Result
-from experiments.report import Report, Table
-from experiments.statistics import Difference, deviation
+from experiments.comparison import plots as comparison_plots
+from experiments.harness.report import Report, Table
+from experiments.harness.statistics import Difference, deviation
+from experiments.training.arms import Result
 
 
 def summarize(

@@ -23,11 +23,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from experiments import data, settings, study_report
-from experiments.context import Context
-from experiments.report import Report
-from experiments.sweeps import Sweep
-from experiments.trials import Condition, Measured, Trial, program
+from experiments.harness import data, settings
+from experiments.harness.context import Context
+from experiments.harness.report import Report
+from experiments.harness.sweeps import Sweep
+from experiments.study import report as study_report
+from experiments.study.trials import Condition, Measured, Trial, program
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.statistics import Difference
-from experiments.trials import Measured
+from experiments.harness.statistics import Difference
+from experiments.study.trials import Measured
 
 LEAD, L2, OVERFITTING, DECAY, SCHEDULE = (
     "AdamW does better than Adam",

@@ -16,7 +16,7 @@ from flax import nnx
 
 from adamw_jax import GradientTransformation
 from adamw_jax.sweep import Run
-from experiments.data import Split
+from experiments.harness.data import Split
 
 Array = jax.Array | np.ndarray
 Hyperparameters = Mapping[str, float | jax.Array]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import plots
-from experiments.arms import Result
-from experiments.report import Figure
-from experiments.statistics import deviation
+from experiments.harness import plots
+from experiments.harness.report import Figure
+from experiments.harness.statistics import deviation
+from experiments.training.arms import Result
 
 DASHES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
 

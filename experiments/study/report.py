@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import adamw_jax
-from experiments import study_plots, verdicts
-from experiments.report import Report, Table
-from experiments.statistics import deviation
-from experiments.trials import Measured, Trial
-from experiments.verdicts import METRICS, Comparison
+from experiments.harness.report import Report, Table
+from experiments.harness.statistics import deviation
+from experiments.study import plots as study_plots
+from experiments.study import verdicts
+from experiments.study.trials import Measured, Trial
+from experiments.study.verdicts import METRICS, Comparison
 
 if TYPE_CHECKING:
-    from experiments.study import Settings
+    from experiments.study.question import Settings
 
 DIGITS = {"accuracy": 2, "loss": 4}
 

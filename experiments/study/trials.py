@@ -10,10 +10,11 @@ import numpy as np
 
 import adamw_jax
 from adamw_jax import sweep
-from experiments import settings, train
-from experiments.data import Data
-from experiments.models import CNN, MLP
-from experiments.settings import Count, Positive
+from experiments.harness import settings
+from experiments.harness.data import Data
+from experiments.harness.settings import Count, Positive
+from experiments.training import classifier as train
+from experiments.training.models import CNN, MLP
 
 Schedule = Literal["constant", "cosine", "restarts"]
 Network = Literal["mlp", "cnn"]

@@ -16,7 +16,7 @@ from flax import nnx
 
 from adamw_jax import GradientTransformation, adamw
 from adamw_jax.sweep import Run
-from experiments.train import Hyperparameters, State
+from experiments.training.classifier import Hyperparameters, State
 
 
 class Split(NamedTuple):

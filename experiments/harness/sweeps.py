@@ -19,7 +19,7 @@ from adamw_jax.sweep.grid import normalized
 from adamw_jax.sweep.groups import groups
 from adamw_jax.sweep.identity import digest_of_data, digest_of_program
 from adamw_jax.sweep.results import dependencies
-from experiments.context import Context, Interrupted
+from experiments.harness.context import Context, Interrupted
 
 
 def use_every_core() -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adamw_jax import timescale_from_per_step
-from experiments.train import Metrics
+from experiments.training.classifier import Metrics
 
 ADAM = "Adam"
 

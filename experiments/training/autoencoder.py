@@ -18,7 +18,7 @@ from flax import nnx
 
 from adamw_jax import GradientTransformation, adam, uncorrected_adam
 from adamw_jax.sweep import Run
-from experiments.train import Hyperparameters, State, permutation
+from experiments.training.classifier import Hyperparameters, State, permutation
 
 OPTIMIZERS: dict[str, Callable[[Hyperparameters], GradientTransformation]] = {
     "adam": lambda h: adam(h["learning_rate"], h["b1"], h["b2"]),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 import adamw_jax
-from experiments import plots
-from experiments.report import Figure
-from experiments.statistics import deviation
-from experiments.trials import Measured
-from experiments.verdicts import METRICS, REFUTED, REVERSED, SUPPORTED, Comparison, verdict
+from experiments.harness import plots
+from experiments.harness.report import Figure
+from experiments.harness.statistics import deviation
+from experiments.study.trials import Measured
+from experiments.study.verdicts import METRICS, REFUTED, REVERSED, SUPPORTED, Comparison, verdict
 
 # The AdamW paper's best normalized decay (App. B.1).
 NORMALIZED = 0.025, 0.05

@@ -1,0 +1,1 @@
+"""Adam, Adam+L2 and AdamW side by side."""

@@ -1,0 +1,1 @@
+"""Why AdamW did not beat Adam: three guesses put to the test."""

@@ -1,0 +1,1 @@
+"""What is trained: networks, and their training as a pair of pure functions."""
