@@ -54,7 +54,7 @@ def problem(length=LENGTH, steps=2):
                 return key, params - numbers["learning_rate"] * way, momentum
 
             # An integer that is data: more steps for those that are warm.
-            count = steps + numbers["warm"]
+            count = steps + jnp.int32(numbers.get("warm", 0))
             carry = jax.lax.fori_loop(0, count, step, (key, params, momentum))
             metrics = {"loss": loss(carry[1], 0, data), "params": carry[1]}
             return (numbers, *carry), metrics

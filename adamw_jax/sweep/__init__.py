@@ -9,6 +9,7 @@
 out over the devices, `store` keeps the results; `engine` has the function itself.
 """
 
+from adamw_jax.sweep.cache import kept
 from adamw_jax.sweep.engine import sweep
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "StoreError",
     "concatenated",
+    "kept",
     "log_space",
     "product",
     "sweep",

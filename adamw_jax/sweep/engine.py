@@ -18,7 +18,7 @@ from adamw_jax.sweep.layout import Layout, Machine
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import Result, check_alike
 from adamw_jax.sweep.run import Run, metrics_of
-from adamw_jax.sweep.store import Memory, Store, description
+from adamw_jax.sweep.store import Memory, Store, description, name_of
 from adamw_jax.sweep.work import Work
 
 
@@ -28,6 +28,8 @@ def sweep(
     data: Any = None,
     *,
     output: str | Path | None = None,
+    cache: str | Path | None = None,
+    fresh: bool = False,
     static: Sequence[str] = (),
     layout: Layout | None = None,
     halving: Halving | None = None,
@@ -57,6 +59,10 @@ def sweep(
       data: a pytree of arrays that every run gets; it lies on each device once.
       output: directory where finished chunks are kept as they come (this takes pyarrow).
         The same sweep into the same directory goes on where it was.
+      cache: directory in which each sweep has a subdirectory, named after what it is (grid,
+        options, program, data, versions), so that different sweeps stand beside each other
+        and the same one is found again. At most one of `output` and `cache`.
+      fresh: does everything again; what is kept of this sweep is deleted first.
       static: numeric settings that are compiled in.
       layout: lanes and rounds; by default the fastest, measured, that fits the memory.
         What is out of memory all the same is halved, and goes on.
@@ -84,8 +90,12 @@ def sweep(
         layout.check()
     if halving:
         halving = halving.checked(min(group.run.length for group in parts))
-    if processes.count() > 1 and output is None:
-        raise ValueError("several processes need an output, where their results meet")
+    if output is not None and cache is not None:
+        raise ValueError("output keeps one sweep in its directory, cache keeps many; give one")
+    if fresh and output is None and cache is None:
+        raise ValueError("fresh=True deletes what output or cache keeps; give one of them")
+    if processes.count() > 1 and output is None and cache is None:
+        raise ValueError("several processes need an output or a cache, where their results meet")
     try:
         json.dumps(identity)
     except TypeError as error:
@@ -100,13 +110,15 @@ def sweep(
     )
     listener = to_stderr() if progress is True else progress or None
 
-    def digests():
+    if output is None and cache is None:
+        store = Memory(rows)
+    else:
         programs = [digest_of_program(group, data) for group in parts]
-        return {"programs": programs, "data": digest_of_data(data)}
-
-    store = Memory(rows) if output is None else Store(Path(output), rows, described, digests)
+        described |= {"programs": programs, "data": digest_of_data(data)}
+        directory = Path(cache) / name_of(described) if cache is not None else Path(output or "")
+        store = Store(directory, rows, described, fresh=fresh)
     with store:
-        if output is not None and len(parts) > 1:
+        if isinstance(store, Store) and len(parts) > 1:
             check_alike(metrics_of(part.run, part.numbers, data) for part in parts)
         with processes.together("placing the data"):
             machine = Machine.of(devices or jax.local_devices(), data)

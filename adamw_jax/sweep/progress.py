@@ -16,6 +16,7 @@ class Progress(NamedTuple):
       share: of this process's work, in [0, 1].
       seconds_left: estimated from the speed so far; NaN at first.
       doing: in words, such as "compiling".
+      kept: runs whose results were there before this call.
     """
 
     finished: int
@@ -23,6 +24,7 @@ class Progress(NamedTuple):
     share: float
     seconds_left: float
     doing: str
+    kept: int = 0
 
 
 Listener = Callable[[Progress], None]
@@ -38,21 +40,21 @@ class Meter:
 
     def __init__(self, listener: Listener | None, runs: int):
         self.listener = listener or (lambda progress: None)
-        self.runs, self.finished = runs, 0
+        self.runs, self.finished, self.kept = runs, 0, 0
         self.total = self.done = 0.0
         # Advances measured, and the seconds they took.
         self.measured, self.spent = 0, 0.0
 
     def expect(self, total: float, done: float, ended: int) -> None:
         """So many advances there are, so many are done, and so many runs have ended."""
-        self.total, self.done, self.finished = total, done, ended
+        self.total, self.done, self.finished, self.kept = total, done, ended, ended
 
     def doing(self, what: str) -> None:
         """Says what is being done."""
         left = max(self.total - self.done, 0.0)
         seconds = left * self.spent / self.measured if self.measured else math.nan
         share = min(self.done / self.total, 1.0)
-        self.listener(Progress(self.finished, self.runs, share, seconds, what))
+        self.listener(Progress(self.finished, self.runs, share, seconds, what, self.kept))
 
     def advanced(self, runs: int, seconds: float) -> None:
         """So many runs were advanced once."""

@@ -13,7 +13,7 @@ import importlib.util
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +38,12 @@ def description(rows: Sequence[Row], **rest: Any) -> dict[str, Any]:
     grid = {"values": values, "runs": len(rows), "digest": digest}
     described = {"format": FORMAT, "grid": grid, **rest, "versions": dependencies()}
     return json.loads(json.dumps(described))
+
+
+def name_of(described: Mapping[str, Any]) -> str:
+    """Twelve hex digits that stand for a description."""
+    described = {name: value for name, value in described.items() if name != "format"}
+    return _digest(json.dumps(described, sort_keys=True).encode())
 
 
 class Memory:
@@ -91,7 +97,7 @@ class Store(Memory):
       directory: of the results; made if need be.
       rows: the grid.
       described: what `description` says of the sweep.
-      digests: of program and data, which take their time; asked for once all else agrees.
+      fresh: whether what is kept of the sweep is deleted first.
     """
 
     def __init__(
@@ -99,7 +105,7 @@ class Store(Memory):
         directory: Path,
         rows: Sequence[Row],
         described: Mapping[str, Any],
-        digests: Callable[[], Mapping[str, Any]] = dict,
+        fresh: bool = False,
     ):
         super().__init__(rows)
         if importlib.util.find_spec("pyarrow") is None:
@@ -108,7 +114,7 @@ class Store(Memory):
             )
         self.directory = directory
         self.described = dict(described)
-        self.digests = digests
+        self.fresh = fresh
         self.first = processes.index() == 0
         self.exit = ExitStack()
         self.loaded: dict[int, dict[int, States]] = {}
@@ -158,13 +164,14 @@ class Store(Memory):
         layouts = found.pop("layouts", None) if found else None
         if found is None or (layouts is not None and not held):
             # A manifest without results claims nothing: the call that wrote it may have failed.
-            self.described |= self.digests()
             if found != self.described:
                 self._write_manifest()
             return
-        self._compare({name: found.get(name) for name in self.described})
-        self.described |= self.digests()
         self._compare(found)
+        if self.fresh:
+            self._write_manifest()
+            for path in self._held():
+                path.unlink()
 
     def _compare(self, found: Mapping[str, Any]) -> None:
         if found != self.described:

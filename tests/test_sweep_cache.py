@@ -1,0 +1,60 @@
+"""A cache directory: many sweeps beside each other, each found again."""
+
+import json
+
+import pytest
+from sweep_program import GRID, differing, go
+
+from adamw_jax import sweep
+
+FEW = GRID[::5]  # seven runs, in both programs
+
+
+def heard(**options):
+    """A sweep's results, and what its listener was told."""
+    told = []
+    return go(grid=FEW, progress=told.append, **options), told
+
+
+def test_each_sweep_has_its_place_and_the_same_one_is_found_again(tmp_path):
+    first, told = heard(cache=tmp_path)
+    assert {progress.kept for progress in told} == {0}
+    (place,) = tmp_path.iterdir()
+    assert len(place.name) == 12 and int(place.name, 16) >= 0
+    heard(cache=tmp_path, identity={"data": "other"})
+    heard(cache=tmp_path, length=3)
+    assert len(list(tmp_path.iterdir())) == 3
+    again, told = heard(cache=tmp_path)
+    assert [(p.kept, p.finished, p.runs, p.doing) for p in told] == [(7, 7, 7, "done")]
+    assert differing(again, first) == differing(place, first) == []
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_fresh_sweep_is_done_again(tmp_path):
+    first, _ = heard(cache=tmp_path)
+    again, told = heard(cache=tmp_path, fresh=True)
+    assert {progress.kept for progress in told} == {0}
+    assert differing(again, first) == []
+    assert [r.seconds for r in again] != [r.seconds for r in first]
+    (place,) = tmp_path.iterdir()
+    assert [r.seconds for r in heard(output=place)[0]] == [r.seconds for r in again]
+
+
+def test_kept_results_are_found_by_their_grid_alone(tmp_path, compilations):
+    assert sweep.kept(tmp_path / "none", FEW) is None
+    first = go(cache=tmp_path, grid=FEW)
+    go(cache=tmp_path, grid=FEW[:3])
+    assert sweep.kept(tmp_path, FEW[:2]) is None
+    (manifest,) = (p for p in tmp_path.glob("*/sweep.json") if '"runs": 7' in p.read_text())
+    compilations.clear()
+    assert differing(sweep.kept(tmp_path, FEW), first) == []
+    assert len(sweep.kept(tmp_path, FEW[:3])) == 3
+    assert compilations == []
+    assert json.loads(manifest.read_text())["programs"]
+
+
+def test_output_and_cache_are_not_both_given(tmp_path):
+    with pytest.raises(ValueError, match="output keeps one sweep .* cache keeps many"):
+        go(tmp_path, cache=tmp_path)
+    with pytest.raises(ValueError, match="fresh=True deletes what output or cache keeps"):
+        go(fresh=True)
