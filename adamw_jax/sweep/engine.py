@@ -37,7 +37,7 @@ def sweep(
     watch: Sequence[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
-    progress: Listener | None | bool = True,
+    progress: Listener | bool | None = True,
 ) -> list[Result]:
     """Runs every row of a grid.
 

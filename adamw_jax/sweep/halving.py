@@ -1,5 +1,6 @@
 """Successive halving: most of the time goes to the runs that do best (arXiv 1502.07943)."""
 
+import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class Halving(NamedTuple):
         except TypeError as error:
             raise ValueError(f"rungs are integers in a tuple; got {self.rungs!r}") from error
         ends = (0, *rungs, shortest)
-        if not rungs or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        if not rungs or any(a >= b for a, b in itertools.pairwise(ends)):
             raise ValueError(
                 f"rungs must increase from at least 1 to less than {shortest}, the shortest "
                 f"run's length; got {self.rungs}"

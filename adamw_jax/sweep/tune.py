@@ -23,7 +23,7 @@ EFFORT, LEAST = 0.05, 5.0
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the host, says so."""
     told = isinstance(error, jax.errors.JaxRuntimeError)
-    return isinstance(error, MemoryError) or told and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or (told and "RESOURCE_EXHAUSTED" in str(error))
 
 
 def memory(machine: Machine) -> float:

@@ -80,7 +80,7 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
         train_x, train_y, test_x, test_y = fashion_mnist(directory)
     mean, deviation = train_x.mean(dtype=np.float64), train_x.std(dtype=np.float64)
     held_out = round(validation * len(train_x))
-    if held_out == 0 and validation > 0 or held_out == len(train_x):
+    if (held_out == 0 and validation > 0) or held_out == len(train_x):
         raise DataError(f"a share of {validation} of {len(train_x)} images leaves nothing")
 
     def split(images, labels):

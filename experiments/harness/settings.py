@@ -7,6 +7,7 @@ file given with `--config` (which need not name every key), then from the comman
 
 import argparse
 import difflib
+import itertools
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -93,7 +94,7 @@ def check_ascending(**axes: Sequence[float]) -> None:
       SettingsError: naming the first.
     """
     for key, values in axes.items():
-        if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(values)):
             raise SettingsError(f"{key} must rise from value to value; got {_shown(list(values))}")
 
 

@@ -1,5 +1,6 @@
 """The networks that are trained."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,7 @@ class MLP(nnx.Module):
 
     def __init__(self, widths: Sequence[int], *, rngs: nnx.Rngs):
         self.layers = nnx.List(
-            nnx.Linear(fan_in, fan_out, rngs=rngs)
-            for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            nnx.Linear(fan_in, fan_out, rngs=rngs) for fan_in, fan_out in itertools.pairwise(widths)
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
