@@ -1,14 +1,19 @@
 """Checks hyperparameters and prepares them as operands of the jitted arithmetic.
 
 Python and NumPy numbers are checked against their range, and constants are computed
-from them in float64, when an optimizer is built. A `jax.Array` is never looked into:
-under a trace its value is not there, and on a device reading it would wait for
-everything queued before it. Only its shape is checked.
+from them in float64, when an optimizer is built. The value of a `jax.Array` is never
+read: under a trace there is none, and on a device reading it would wait for everything
+queued before it. Its shape and dtype are checked.
+
+Every check takes the name of the argument that the caller passed, for its message, and
+raises a `ValueError`.
 """
 
 import dataclasses
+import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,7 +43,7 @@ def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
     value = _number(name, value, "[0, 1)", lambda x: 0 <= x < 1)
     if isinstance(value, float):
         return Decay(1 - value, math.log(value) if value else -math.inf, value >= 0.5)
-    # In a β rounded to float32, log1p(−(1 − β)) still has all its digits; log β has not.
+    # Of a β rounded to float32, log1p(−(1 − β)) has all the digits; log β has lost some.
     complement = 1 - value
     return Decay(complement, jnp.log1p(-complement), None)
 
@@ -53,26 +58,46 @@ def at_least(lowest: float, name: str, value: jax.typing.ArrayLike) -> float | j
     return _number(name, value, f"[{lowest}, ∞)", lambda x: lowest <= x < math.inf)
 
 
-def share(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+def fraction(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
     """Checks that a hyperparameter is in [0, 1]."""
     return _number(name, value, "[0, 1]", lambda x: 0 <= x <= 1)
 
 
-def count(name: str, value: int | jax.Array) -> int | jax.Array:
+def positive_integer(name: str, value: int | jax.Array) -> int | jax.Array:
     """Checks that a hyperparameter is a whole number in [1, 2³¹)."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
         return value
-    allowed = "[1, 2³¹), a whole one"
+    allowed = "[1, 2³¹) and whole"
     number = _number(name, value, allowed, lambda x: 1 <= x < 2**31 and x == int(x))
     # optax.inject_hyperparams makes floats of integers.
     return jnp.round(number).astype(int) if isinstance(number, jax.Array) else int(number)
 
 
 def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
-    """The same for a hyperparameter that may be a schedule, which passes unchecked."""
-    if callable(value):
-        return value
-    return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
+    """Checks a hyperparameter that is in [0, ∞) or a schedule (step → number).
+
+    Returns:
+      The number, or a schedule that checks in the same way what the given one returns.
+    """
+    if not callable(value):
+        return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
+
+    # With the attributes of the given one, by which it prints.
+    @functools.wraps(value)
+    def checked(step):
+        number = value(step)
+        if isinstance(number, jax.Array) and jnp.iscomplexobj(number):
+            raise ValueError(f"the schedule of {name} must return real numbers, got {number.dtype}")
+        return non_negative(f"what the schedule of {name} returns", number)
+
+    return checked
+
+
+def flag(name: str, value: bool) -> bool:
+    """Checks that a hyperparameter is True or False: the string "false" would count as true."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | None:
@@ -88,7 +113,10 @@ def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | 
     return dtype
 
 
-def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.Array:
+def _number(
+    name: str, value: Any, allowed: str, in_range: Callable[[float], bool]
+) -> float | jax.Array:
+    """A number as a float, checked; an array as a real one, of which only the shape is checked."""
     if isinstance(value, jax.Array):
         if value.shape or not jnp.issubdtype(value.dtype, jnp.number):
             raise ValueError(
@@ -98,15 +126,25 @@ def _number(name: str, value: Any, allowed: str, in_range: Any) -> float | jax.A
         # optax.inject_hyperparams makes them complex beside complex parameters.
         value = value.real
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+    number = _as_float(value)
+    if not in_range(number):
+        raise ValueError(f"{name} must be a number in {allowed}, got {value!r}")
+    # It becomes an operand in JAX's default precision, float32 unless x64 is enabled, where
+    # a larger number would be infinite.
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    if abs(number) > float(jnp.finfo(dtype).max):
+        raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
+    return number
+
+
+def _as_float(value: Any) -> float:
+    """A Python or NumPy number as a float; NaN, which no range contains, for anything else."""
     is_number = isinstance(value, numbers.Real) or (
         isinstance(value, np.ndarray | np.generic)
         and value.shape == ()
         and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
     )
     try:
-        number = float(value) if is_number else math.nan
+        return float(value) if is_number else math.nan
     except OverflowError:  # an integer of hundreds of digits
-        number = math.inf
-    if not in_range(number):
-        raise ValueError(f"{name} must be a number in {allowed}, got {value!r}")
-    return number
+        return math.inf

@@ -14,7 +14,13 @@ import optax
 
 from adamw_jax import numerics
 from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
-from adamw_jax.hyperparameters import count, non_negative, non_negative_or_schedule, share
+from adamw_jax.hyperparameters import (
+    flag,
+    fraction,
+    non_negative,
+    non_negative_or_schedule,
+    positive_integer,
+)
 
 
 class ScheduleState(NamedTuple):
@@ -85,17 +91,15 @@ def scale_by_learning_rate(
     """
     value = non_negative_or_schedule("learning_rate", learning_rate)
     description = describe(scale_by_learning_rate, learning_rate, flip_sign=flip_sign)
-    scale = functools.partial(_scale, flip_sign=flip_sign)
+    scale = functools.partial(_scale, flip_sign=flag("flip_sign", flip_sign))
     return scheduled_stage(scale, value, description)
 
 
 @functools.partial(jitted, static_argnames="flip_sign")
 def _scale(factor, updates, params, *, flip_sign):
     del params
-    cast = numerics.scalar(factor)
-    # Negated after the cast: a schedule may give an unsigned integer.
-    rate = functools.cache(lambda dtype: -cast(dtype) if flip_sign else cast(dtype))
-    scaled = numerics.map_leaves(lambda u: rate(u.dtype) * u, updates)
+    rate = numerics.scalar(-factor if flip_sign else factor)
+    scaled = numerics.map_leaves(lambda u: rate(u) * u, updates)
     return numerics.cast_like(scaled, updates)
 
 
@@ -141,7 +145,7 @@ def cosine_warm_restarts(
       ValueError: first_cycle or cycle_mult is not an integer ≥ 1, or floor is out of range.
     """
     description = describe(cosine_warm_restarts, first_cycle, cycle_mult, floor=floor)
-    cycle, floor = _cycles(first_cycle, cycle_mult), share("floor", floor)
+    cycle, floor = _cycles(first_cycle, cycle_mult), fraction("floor", floor)
 
     def schedule(step):
         since_restart, length = cycle(step)
@@ -177,7 +181,10 @@ def renormalized_decay(
 
 def _cycles(first_cycle, cycle_mult):
     """A function from the step to the steps since the restart and the cycle's length."""
-    first, mult = count("first_cycle", first_cycle), count("cycle_mult", cycle_mult)
+    first, mult = (
+        positive_integer("first_cycle", first_cycle),
+        positive_integer("cycle_mult", cycle_mult),
+    )
     if not isinstance(mult, int):
         raise ValueError(
             "cycle_mult must be a plain integer: under optax.inject_hyperparams, "

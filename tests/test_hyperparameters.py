@@ -11,6 +11,7 @@ import pytest
 from cases import CASES, mixed_params, walk
 
 import adamw_jax as aj
+from adamw_jax import hyperparameters
 
 with_numbers = pytest.mark.parametrize("case", [c for c in CASES if c.numbers], ids=str)
 
@@ -132,10 +133,69 @@ def test_arrays_that_are_no_real_scalars_are_refused_by_name_and_type(make, name
     assert f"{list(bad.shape)}" in str(caught.value)
 
 
-def test_a_schedule_must_give_scalars():
-    tx = aj.scale_by_learning_rate(lambda step: jnp.ones(2))
-    with pytest.raises(ValueError, match=r"scalar.*\(2,\)"):
-        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+SCHEDULED = {
+    "learning_rate": aj.adamw,
+    "weight_decay": lambda schedule: aj.cautious_adamw(0.1, weight_decay=schedule),
+    "l2": aj.l2_regularization,
+    "decay_per_step": aj.proximal_weight_decay,
+}
+# What a schedule may return by mistake, and how the message shows it.
+RETURNED = {
+    "None": lambda step: None,
+    "'0.1'": lambda step: "0.1",
+    "-0.1": lambda step: -0.1,
+    "nan": lambda step: float("nan"),
+    r"float32\[2\]": lambda step: jnp.ones(2),
+    r"float32\[1\]": lambda step: jnp.ones(1),
+    r"array\(\[1.\]\)": lambda step: np.ones(1),
+    "complex64": lambda step: jnp.complex64(0.1),
+    "0.1j": lambda step: 0.1j,
+    r"bool\[\]": lambda step: step > 3,
+}
+
+
+@pytest.mark.parametrize("name, make", SCHEDULED.items(), ids=SCHEDULED)
+@pytest.mark.parametrize("shown, schedule", RETURNED.items(), ids=RETURNED)
+def test_what_a_schedule_returns_is_refused_by_name_and_value(name, make, shown, schedule):
+    tx, params = make(schedule), jnp.ones(2)
+    for update in tx.update, jax.jit(tx.update):
+        with pytest.raises(ValueError, match=rf"\bschedule of {name}\b.*got {shown}"):
+            update(params, tx.init(params), params)
+
+
+def test_a_schedule_that_is_an_object_still_prints_as_the_call_that_made_it():
+    restarts = aj.cosine_warm_restarts(10)
+    assert "cosine_warm_restarts(10, 1)" in repr(aj.gd(restarts))
+    # Checked twice, by the optimizer and by its stage, it is still the same to the reader.
+    checked = hyperparameters.non_negative_or_schedule("learning_rate", restarts)
+    assert repr(aj.gd(checked)) == repr(aj.gd(restarts))
+
+
+@pytest.mark.parametrize("bad", ["false", None, 0, 1.0, jnp.bool_(True)], ids=repr)
+def test_flags_are_true_or_false(bad):
+    with pytest.raises(ValueError, match="^flip_sign must be True or False") as caught:
+        aj.scale_by_learning_rate(0.1, flip_sign=bad)
+    assert str(caught.value).endswith(f"got {bad!r}")
+
+
+def test_flags_may_be_numpys():
+    u = jnp.ones(1)
+    for flip_sign in np.True_, np.False_:
+        tx = aj.scale_by_learning_rate(0.5, flip_sign=flip_sign)
+        assert tx.update(u, tx.init(u))[0][0] == (-0.5 if flip_sign else 0.5)
+
+
+def test_numbers_are_finite_in_the_precision_they_are_used_in():
+    for large in 1e308, 10**38 * 4, np.float64(1e39):
+        for make in aj.adamw, aj.decoupled_weight_decay, lambda x: aj.adam(0.1, eps=x):
+            with pytest.raises(ValueError, match="must be finite in float32, got ") as caught:
+                make(large)
+            assert repr(large) in str(caught.value)
+    assert aj.adamw(3e38)
+    with jax.enable_x64(True):
+        u = jnp.float64(2)
+        tx = aj.gd(1e307)
+        assert tx.update(u, tx.init(u))[0] == -2e307
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, jnp.float32(0)], ids=repr)
