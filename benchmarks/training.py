@@ -19,7 +19,7 @@ from adamw_jax.sweep.layout import Machine
 from benchmarks.timing import alternate, ratio
 from experiments.harness import data
 from experiments.harness.report import Table
-from experiments.training import classifier as train
+from experiments.training.classifier import classifier_run
 from experiments.training.models import MLP
 
 RATE, DECAY = 1e-3, 0.1
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
     def run(self) -> Run:
         """Ours."""
-        return train.classifier(
+        return classifier_run(
             lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
             functools.partial(MLP, self.widths),
             self.batch,

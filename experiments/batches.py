@@ -28,10 +28,11 @@ from experiments.harness import plots, settings
 from experiments.harness.context import Context
 from experiments.harness.data import Split, load
 from experiments.harness.report import Figure, Report, Table
+from experiments.training.classifier import evaluate
 from experiments.training.models import MLP
 
 CLASSES = 10
-COLOURS = (plots.BLACK, plots.VERMILION, plots.GREEN, plots.BLUE, plots.PURPLE, plots.SKY)
+COLORS = (plots.BLACK, plots.VERMILION, plots.GREEN, plots.BLUE, plots.PURPLE, plots.SKY)
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -80,11 +81,9 @@ class Runs(NamedTuple):
         return self.losses[self.best].mean(axis=0)
 
 
-def evaluate(graph: nnx.GraphDef, params: Any, split: Split) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy, and the share of images classified rightly."""
-    logits = nnx.merge(graph, params)(split.images)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels).mean()
-    return loss, (jnp.argmax(logits, -1) == split.labels).mean()
+def measure(graph: nnx.GraphDef, params: Any, split: Split) -> tuple[jax.Array, jax.Array]:
+    """The mean cross-entropy, and the fraction of images that are classified correctly."""
+    return evaluate(nnx.merge(graph, params), split)
 
 
 def descend(graph: nnx.GraphDef, params: Any, batches: Split, learning_rate: float) -> Any:
@@ -100,7 +99,7 @@ def descend(graph: nnx.GraphDef, params: Any, batches: Split, learning_rate: flo
 
     def step(carry, batch):
         params, state = carry
-        gradient = jax.grad(lambda p: evaluate(graph, p, batch)[0])(params)
+        gradient = jax.grad(lambda p: measure(graph, p, batch)[0])(params)
         updates, state = tx.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -111,11 +110,11 @@ def descend(graph: nnx.GraphDef, params: Any, batches: Split, learning_rate: flo
     return jax.lax.scan(one_pass, (params, tx.init(params)), batches)[1]
 
 
-# Of every pass: losses and accuracies from stacked parameters.
-evaluate_all = jax.jit(jax.vmap(evaluate, (None, 0, None)))
+# Losses and accuracies after every pass, from stacked parameters.
+measure_all = jax.jit(jax.vmap(measure, (None, 0, None)))
 
 
-def measure(
+def train_all(
     graph: nnx.GraphDef,
     starts: Sequence[tuple[Any, np.ndarray]],
     learning_rates: Sequence[float],
@@ -147,7 +146,7 @@ def measure(
         path = jax.block_until_ready(compiled(graph, params, batches, learning_rate))
         seconds.append(time.perf_counter() - began)
         path = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), params, path)
-        return evaluate_all(graph, path, train)[0], evaluate_all(graph, path, test)[1][-1]
+        return measure_all(graph, path, train)[0], measure_all(graph, path, test)[1][-1]
 
     runs = [[trained(params, b, rate) for params, b in inputs] for rate in learning_rates]
     losses = np.array([[loss for loss, _ in row] for row in runs], np.float64)
@@ -174,7 +173,7 @@ def run(chosen: Settings, context: Context) -> Report:
         order = np.stack([rng.permutation(whole) for _ in range(chosen.passes)])
         starts.append((nnx.as_pure(params), order))
     runs = {
-        size: measure(graph, starts, chosen.learning_rates, size, train, data.test)
+        size: train_all(graph, starts, chosen.learning_rates, size, train, data.test)
         for size in chosen.batch_sizes
     }
     return Report(
@@ -268,12 +267,12 @@ def _figure(runs: dict[int, Runs], chosen: Settings) -> Figure:
     figure, ((gradients, cost, clock),) = plots.subplots(3)
     passes = np.arange(chosen.passes + 1)
     seen = passes * chosen.examples / 1000
-    for (size, r), colour in zip(runs.items(), itertools.cycle(COLOURS)):
-        gradients.plot(seen, r.loss, color=colour)
-        gradients.text(seen[-1], r.loss[-1], f" {size:,}", color=colour, va="center")
-        cost.plot(size, 1e6 * r.seconds / _steps(size, chosen), "o", color=colour)
+    for (size, r), color in zip(runs.items(), itertools.cycle(COLORS)):
+        gradients.plot(seen, r.loss, color=color)
+        gradients.text(seen[-1], r.loss[-1], f" {size:,}", color=color, va="center")
+        cost.plot(size, 1e6 * r.seconds / _steps(size, chosen), "o", color=color)
         # The start, at no time, has no place on a logarithmic axis.
-        clock.plot(1e3 * r.seconds * passes[1:] / chosen.passes, r.loss[1:], color=colour)
+        clock.plot(1e3 * r.seconds * passes[1:] / chosen.passes, r.loss[1:], color=color)
     sizes = np.array(sorted(runs))
     per_image = runs[sizes[-1]].seconds / chosen.passes / chosen.examples
     cost.plot(sizes, 1e6 * per_image * sizes, ":", color=plots.BLACK, zorder=0)
@@ -286,6 +285,6 @@ def _figure(runs: dict[int, Runs], chosen: Settings) -> Figure:
     return Figure(
         "batches",
         figure,
-        "Means over the seeds, each batch size at its best learning rate and in the same colour "
+        "Means over the seeds, each batch size at its best learning rate and in the same color "
         "throughout. Dotted: time in proportion to the images, from the largest batch.",
     )

@@ -177,10 +177,10 @@ def _figure(series: dict[str, Series], truth: Truth, theory: Theory) -> Figure:
     figure, ((first, second, step),) = plots.subplots(3)
     t = np.arange(1, len(theory["m"]) + 1)
 
-    def draw(ax, name, colour, label):
+    def draw(ax, name, color, label):
         s = series[name]
-        ax.fill_between(t, s.low, s.high, color=colour, alpha=0.15, linewidth=0)
-        ax.plot(t, s.mean, color=colour, label=label)
+        ax.fill_between(t, s.low, s.high, color=color, alpha=0.15, linewidth=0)
+        ax.plot(t, s.mean, color=color, label=label)
 
     for ax, x, moment in ((first, "m", "E[g]"), (second, "v", "E[g²]")):
         draw(ax, x, plots.VERMILION, x)

@@ -27,7 +27,7 @@ from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 
 L2, ADAMW = "Adam+L2", "AdamW"
-COLOURS = {L2: plots.VERMILION, ADAMW: plots.BLUE}
+COLORS = {L2: plots.VERMILION, ADAMW: plots.BLUE}
 Measured = dict[str, np.ndarray]  # by optimizer
 
 
@@ -190,17 +190,17 @@ def _figure(ways: Measured, sweep: Measured, chosen: Settings) -> Figure:
     figure, ((groups, rates),) = plots.subplots(2, height=4)
     t = np.arange(1, chosen.steps + 1)
     kept = t % chosen.recorded_every == 0
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         for scale, way, style in zip(chosen.scales, ways[name], ("-", "--"), strict=True):
-            groups.plot(t[kept], way[kept], style, color=colour, label=f"{name}, σ = {scale:g}")
+            groups.plot(t[kept], way[kept], style, color=color, label=f"{name}, σ = {scale:g}")
     nominal = chosen.learning_rate * chosen.weight_decay
     groups.plot(t[kept], (1 - nominal) ** t[kept], ":", color=plots.BLACK, label="(1 − αλ)ᵗ")
     groups.set(title="mean parameter / its start", xlabel="step", ylim=(0, None))
     groups.legend()
     scales = np.geomspace(min(chosen.sweep_scales), max(chosen.sweep_scales), 200)
-    for name, colour in COLOURS.items():
-        rates.plot(chosen.sweep_scales, sweep[name], "o", color=colour, label=name)
-        rates.plot(scales, predicted(name, scales, chosen), color=colour, lw=1)
+    for name, color in COLORS.items():
+        rates.plot(chosen.sweep_scales, sweep[name], "o", color=color, label=name)
+        rates.plot(scales, predicted(name, scales, chosen), color=color, lw=1)
     rates.plot(scales, nominal / scales, ":", color=plots.BLACK, label="αλ/σ")
     rates.set(title="share lost per step", xlabel="σ of the gradients", xscale="log", yscale="log")
     rates.legend()

@@ -17,7 +17,7 @@ from experiments.harness import plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import Sweep
-from experiments.training.addition import addition, decayed, modular_addition
+from experiments.training.addition import addition_run, decayed, modular_addition
 
 KNOWS, GENERALISES = 0.99, 0.95
 
@@ -51,7 +51,7 @@ def run(chosen: Settings, context: Context) -> Report:
             raise settings.SettingsError(
                 f"with p = {chosen.p} and share = {chosen.share:g} no pair is {name}"
             )
-    trained = addition(
+    addition = addition_run(
         decayed, chosen.p, chosen.embedding, chosen.hidden, chosen.steps, chosen.evaluations
     )
     grid = sweep.product(
@@ -59,7 +59,7 @@ def run(chosen: Settings, context: Context) -> Report:
         weight_decay=chosen.weight_decay,
         seed=range(chosen.seeds),
     )
-    results = Sweep("grokking", trained, grid, pairs, context).results()
+    results = Sweep("grokking", addition, grid, pairs, context).results()
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
         for decay in chosen.weight_decay

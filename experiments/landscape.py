@@ -26,7 +26,8 @@ from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import Sweep
 from experiments.study.trials import optimizer
-from experiments.training import classifier as train
+from experiments.training.classifier import classifier_run
+from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
 
 Values = tuple[settings.Positive, ...]
@@ -95,14 +96,9 @@ def run(chosen: Settings, context: Context) -> Report:
     settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
     loaded = data.load(chosen.data, 0.0, context.data_dir)
     reduced = data.reduced(loaded, chosen.images, chosen.noise)
-    steps = len(reduced.train.labels) // chosen.batch_size
-    if steps == 0:
-        raise settings.SettingsError(
-            f"batch_size = {chosen.batch_size} is more than the {len(reduced.train.labels)} "
-            "training images"
-        )
+    steps = steps_per_epoch(len(reduced.train.labels), chosen.batch_size)
     network = functools.partial(MLP, (reduced.train.images.shape[1], *chosen.hidden, 10))
-    trained = train.classifier(optimizer, network, chosen.batch_size, chosen.epochs, 1)
+    trained = classifier_run(optimizer, network, chosen.batch_size, chosen.epochs, 1)
     cells = {family: list(_cells(family, chosen)) for family in FAMILIES}
     grid = sweep.product(
         sweep.concatenated(*cells.values()),

@@ -33,7 +33,7 @@ Way = tuple[str, float]  # the optimizer's name and its learning rate
 Ways = dict[Way, np.ndarray]  # the paths, float32[steps + 1, coordinates]
 
 GD, MOMENTUM, ADAM = "gradient descent", "momentum", "Adam"
-COLOURS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
+COLORS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -207,23 +207,23 @@ def _parabola_figure(drawn: Ways, times: dict[Way, float], chosen: Settings) -> 
     for ax, rate in zip(axes, chosen.drawn_rates, strict=True):
         for name in (GD, MOMENTUM):
             path = drawn[name, rate]
-            ax.plot(path, color=COLOURS[name], label=name)
+            ax.plot(path, color=COLORS[name], label=name)
             if path.min() < 0:
                 turn = _turn(path)
-                ax.plot(turn, path.min(), "o", color=COLOURS[name], label=f"turn, step {turn}")
+                ax.plot(turn, path.min(), "o", color=COLORS[name], label=f"turn, step {turn}")
         slowest = max(times[name, rate] for name in (GD, MOMENTUM))
         ax.set(title=f"learning rate {rate:g}", xlabel="step", ylabel="x")
         ax.set_xlim(0, min(1.3 * slowest, chosen.steps))
         ax.legend()
     for way, time in times.items():
-        last.loglog(way[1], time, "o", color=COLOURS[way[0]], markersize=5)
+        last.loglog(way[1], time, "o", color=COLORS[way[0]], markersize=5)
     title = f"until |x| stays within {chosen.tolerance:g}"
     last.set(title=title, xlabel="learning rate", ylabel="steps")
     return Figure(
         "parabola",
         figure,
         "Down y = x²: where x is after each step, and how many steps it takes to settle, at each "
-        "learning rate, in the same colours.",
+        "learning rate, in the same colors.",
     )
 
 
@@ -238,10 +238,10 @@ def _paraboloid_figure(ways: Ways, chosen: Settings) -> Figure:
     contours.set(title="from above, a dot per step", xlabel="x", ylabel="y", aspect="equal")
     contours.grid(False)
     for (name, _), path in ways.items():
-        contours.plot(*path.T, ".-", color=COLOURS[name], label=name, linewidth=1)
+        contours.plot(*path.T, ".-", color=COLORS[name], label=name, linewidth=1)
         if name != MOMENTUM:
-            progress.plot(path[:, 0], color=COLOURS[name], label=f"x, {name}", lw=4, alpha=0.4)
-            progress.plot(path[:, 1], "--", color=COLOURS[name], label=f"y, {name}")
+            progress.plot(path[:, 0], color=COLORS[name], label=f"x, {name}", lw=4, alpha=0.4)
+            progress.plot(path[:, 1], "--", color=COLORS[name], label=f"y, {name}")
     contours.legend()
     slowest = max(settled(path, chosen.tolerance) for path in ways.values())
     progress.set(title="each coordinate", xlabel="step", ylabel="x, y")

@@ -16,7 +16,8 @@ from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import Sweep
-from experiments.training.autoencoder import OPTIMIZERS, autoencoder, grey
+from experiments.training.autoencoder import OPTIMIZERS, autoencoder_run, grey
+from experiments.training.loop import steps_per_epoch
 
 FAR = 2  # times the least loss, where a training has gone astray
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
@@ -63,20 +64,17 @@ def run(chosen: Settings, context: Context) -> Report:
     axes = "b1", "b2", "learning_rates"
     settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
     images = grey(data.load(chosen.data, 0.0, context.data_dir).train.images)
-    if chosen.batch_size > len(images):
-        raise settings.SettingsError(
-            f"batch_size = {chosen.batch_size} is more than the {len(images)} training images"
-        )
+    steps_per_epoch(len(images), chosen.batch_size)  # refuses too large a batch
     if chosen.early > chosen.epochs:
         raise settings.SettingsError(f"early = {chosen.early} is after {chosen.epochs} epochs")
     variants = sweep.product(optimizer=OPTIMIZERS, b1=chosen.b1, b2=chosen.b2)
     grid = sweep.product(variants, learning_rate=chosen.learning_rates, seed=range(chosen.seeds))
 
-    def trained(row):
+    def run_of(row):
         sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
-        return autoencoder(OPTIMIZERS[row["optimizer"]], *sizes)
+        return autoencoder_run(OPTIMIZERS[row["optimizer"]], *sizes)
 
-    results = Sweep("vae", trained, grid, images, context).results()
+    results = Sweep("vae", run_of, grid, images, context).results()
     history = np.stack([r.history("train_loss", chosen.epochs) for r in results])
     history = history.reshape(len(variants), len(chosen.learning_rates), chosen.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)

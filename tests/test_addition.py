@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import adamw_jax
-from experiments.training.addition import Adder, addition, decayed, modular_addition
+from experiments.training.addition import Adder, addition_run, decayed, modular_addition
 
 P, EMBEDDING, HIDDEN = 23, 32, 64
 PAIRS = modular_addition(P, 0.7, 0)
@@ -16,7 +16,7 @@ PAIRS = modular_addition(P, 0.7, 0)
 
 @functools.cache  # so that the tests share compilations
 def pair():
-    return addition(decayed, P, EMBEDDING, HIDDEN, steps=1500, evaluations=100)
+    return addition_run(decayed, P, EMBEDDING, HIDDEN, steps=1500, evaluations=100)
 
 
 def hyperparameters(weight_decay=1.0, learning_rate=1e-2):
@@ -131,4 +131,4 @@ def test_the_pair_maps_over_hyperparameters_and_seeds():
 
 def test_evaluations_divide_the_steps():
     with pytest.raises(ValueError, match="3 evaluations do not divide 10 steps"):
-        addition(decayed, P, EMBEDDING, HIDDEN, steps=10, evaluations=3)
+        addition_run(decayed, P, EMBEDDING, HIDDEN, steps=10, evaluations=3)

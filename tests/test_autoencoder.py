@@ -13,11 +13,11 @@ from experiments.training.autoencoder import (
     OPTIMIZERS,
     VAE,
     Metrics,
-    autoencoder,
+    autoencoder_run,
     grey,
     negative_elbo,
 )
-from experiments.training.classifier import permutation
+from experiments.training.loop import permutation
 
 HIDDEN, LATENT, BATCH = 16, 4, 64
 
@@ -34,7 +34,7 @@ def hyperparameters(learning_rate=1e-3, b1=0.9, b2=0.999):
 
 @functools.cache  # so that the tests share compilations
 def pair(name="adam"):
-    return autoencoder(OPTIMIZERS[name], HIDDEN, LATENT, BATCH, epochs=3)
+    return autoencoder_run(OPTIMIZERS[name], HIDDEN, LATENT, BATCH, epochs=3)
 
 
 def losses(run, images, seed=0, **changed):

@@ -10,7 +10,8 @@ from scipy import stats
 
 import adamw_jax
 from experiments.harness import data
-from experiments.training import classifier as train
+from experiments.training.classifier import classifier_run
+from experiments.training.loop import permutation
 from experiments.training.models import CNN, MLP
 
 WIDTHS = (64, 16, 10)
@@ -28,7 +29,7 @@ def digits():
 
 def pair(name="adamw", batch_size=64, epochs=1, evaluations=1):
     network = functools.partial(MLP, WIDTHS)
-    return train.classifier(OPTIMIZERS[name], network, batch_size, epochs, evaluations)
+    return classifier_run(OPTIMIZERS[name], network, batch_size, epochs, evaluations)
 
 
 def hyperparameters(learning_rate=1e-2, weight_decay=0.1):
@@ -62,7 +63,7 @@ def test_an_epoch_is_the_loop_that_one_would_write(digits):
     key, init_key = jax.random.split(key)
     model = MLP(WIDTHS, rngs=nnx.Rngs(init_key))
     optimizer = nnx.Optimizer(model, adamw_jax.adamw(1e-2, weight_decay=0.1), wrt=nnx.Param)
-    order = train.permutation(jax.random.split(key)[1], len(digits.train.labels))
+    order = permutation(jax.random.split(key)[1], len(digits.train.labels))
 
     @nnx.jit
     def step(model, optimizer, images, labels):
@@ -139,18 +140,18 @@ def test_epochs_between_evaluations_are_the_same_epochs(digits):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 50_000])
 def test_the_shuffle_is_a_permutation(n):
-    np.testing.assert_array_equal(np.sort(train.permutation(jax.random.key(n), n)), np.arange(n))
+    np.testing.assert_array_equal(np.sort(permutation(jax.random.key(n), n)), np.arange(n))
 
 
 def test_every_order_is_as_likely():
     keys = jax.random.split(jax.random.key(0), 48_000)
-    orders = np.asarray(jax.vmap(lambda key: train.permutation(key, 4))(keys))
+    orders = np.asarray(jax.vmap(lambda key: permutation(key, 4))(keys))
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.01
 
 
 def test_the_cnn_learns_the_digits(digits):
     network = functools.partial(CNN, 8, (8, 8), 16, 10)
-    run = train.classifier(OPTIMIZERS["adamw"], network, 64, epochs=8, evaluations=1)
+    run = classifier_run(OPTIMIZERS["adamw"], network, 64, epochs=8, evaluations=1)
     _, (metrics,) = trained(run, digits, 1, learning_rate=3e-3)
     assert metrics.test_accuracy > 0.85

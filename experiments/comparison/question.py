@@ -21,8 +21,9 @@ from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Report
 from experiments.harness.sweeps import Sweep
-from experiments.training import classifier as train
 from experiments.training.arms import ADAM, Arm, Result
+from experiments.training.classifier import Metrics, classifier_run
+from experiments.training.loop import Hyperparameters, steps_per_epoch
 from experiments.training.models import MLP
 
 
@@ -46,7 +47,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     seeds: Annotated[settings.Count, settings.about("runs of every arm, with seeds 0, 1, …")]
 
 
-def optimizer(h: train.Hyperparameters) -> adamw_jax.GradientTransformation:
+def optimizer(h: Hyperparameters) -> adamw_jax.GradientTransformation:
     """All arms in one program: Adam is AdamW and Adam+L2 without decay."""
     adamw = adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])
     return adamw_jax.chain(adamw_jax.l2_regularization(h["l2"]), adamw)
@@ -82,14 +83,9 @@ def arms(chosen: Settings) -> list[Arm]:
 def run(chosen: Settings, context: Context) -> Report:
     """Trains every arm with every seed and compares them."""
     loaded = data.load(chosen.data, chosen.validation, context.data_dir)
-    steps = len(loaded.train.labels) // chosen.batch_size
-    if steps == 0:
-        raise settings.SettingsError(
-            f"batch_size = {chosen.batch_size} is more than the {len(loaded.train.labels)} "
-            "training images"
-        )
+    steps = steps_per_epoch(len(loaded.train.labels), chosen.batch_size)
     widths = (loaded.train.images.shape[1], *chosen.hidden, 10)
-    trained = train.classifier(
+    trained = classifier_run(
         optimizer, functools.partial(MLP, widths), chosen.batch_size, chosen.epochs
     )
     compared = arms(chosen)
@@ -107,9 +103,7 @@ def run(chosen: Settings, context: Context) -> Report:
         return summarize(measured, title, steps, validated=chosen.validation > 0)
 
 
-def _metrics(arm: Arm, results: Sequence[sweep.Result], epochs: int) -> train.Metrics:
+def _metrics(arm: Arm, results: Sequence[sweep.Result], epochs: int) -> Metrics:
     """An arm's metrics [seeds, epochs]; what a diverged run has not is NaN."""
     runs = [r for r in results if arm.run == (r.settings["l2"], r.settings["weight_decay"])]
-    return train.Metrics(
-        *(np.stack([r.history(name, epochs) for r in runs]) for name in train.Metrics._fields)
-    )
+    return Metrics(*(np.stack([r.history(name, epochs) for r in runs]) for name in Metrics._fields))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.comparison import plots as comparison_plots
+from experiments.harness.formats import timescale
 from experiments.harness.report import Report, Table
 from experiments.harness.statistics import Difference, deviation
 from experiments.training.arms import Result
@@ -79,14 +80,10 @@ def _row(result: Result, steps_per_epoch: int, validated: bool) -> list[str]:
     return [
         arm.family,
         f"{arm.decay:g}" if arm.decays else "",
-        "—" if arm.l2 else "∞" if tau == np.inf else _epochs(tau),
+        "—" if arm.l2 else timescale(tau),
         *cells,
         f"{result.final('weight_norm').mean():.1f}",
     ]
-
-
-def _epochs(tau: float) -> str:
-    return f"{tau:,.0f}" if tau >= 100 else f"{tau:.3g}"
 
 
 def _rounded(name: str, value: float) -> str:

@@ -29,6 +29,7 @@ from experiments.harness.report import Report
 from experiments.harness.sweeps import Sweep
 from experiments.study import report as study_report
 from experiments.study.trials import Condition, Measured, Trial, program
+from experiments.training.loop import steps_per_epoch
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -71,11 +72,7 @@ def run(chosen: Settings, context: Context) -> Report:
     for condition in chosen.conditions:
         reduced = data.reduced(loaded, condition.images, condition.noise)
         images = len(reduced.train.labels)
-        steps = images // chosen.batch_size
-        if steps == 0:
-            raise settings.SettingsError(
-                f"batch_size = {chosen.batch_size} is more than the {images} training images"
-            )
+        steps = steps_per_epoch(images, chosen.batch_size)
         trained = program(condition, chosen.hidden, reduced, chosen.batch_size, chosen.evaluations)
         for schedule in condition.schedules:
             trial = Trial(condition, schedule, images, steps)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import adamw_jax
+from experiments.harness.formats import timescale
 from experiments.harness.report import Report, Table
 from experiments.harness.statistics import deviation
 from experiments.study import plots as study_plots
@@ -196,8 +197,7 @@ def _chosen(measured: Sequence[Measured], chosen: "Settings") -> Table:
 
 def _tau(weight_decay: float, trial: Trial, alpha: float) -> str:
     per_step = adamw_jax.per_step_from_weight_decay(weight_decay, alpha)
-    tau = adamw_jax.timescale_from_per_step(per_step, trial.steps)
-    return "∞" if np.isinf(tau) else f"{tau:,.0f}" if tau >= 100 else f"{tau:.3g}"
+    return timescale(adamw_jax.timescale_from_per_step(per_step, trial.steps))
 
 
 def _setting(measured: Sequence[Measured]) -> Table:

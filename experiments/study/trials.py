@@ -13,7 +13,8 @@ from adamw_jax import sweep
 from experiments.harness import settings
 from experiments.harness.data import Data
 from experiments.harness.settings import Count, Positive
-from experiments.training import classifier as train
+from experiments.training.classifier import classifier_run
+from experiments.training.loop import Hyperparameters
 from experiments.training.models import CNN, MLP
 
 Schedule = Literal["constant", "cosine", "restarts"]
@@ -177,7 +178,7 @@ class Measured(NamedTuple):
         return values
 
 
-def optimizer(h: train.Hyperparameters) -> adamw_jax.GradientTransformation:
+def optimizer(h: Hyperparameters) -> adamw_jax.GradientTransformation:
     """All arms and schedules."""
     cycle = jnp.asarray(h["first_cycle"], int)
     schedule = adamw_jax.cosine_warm_restarts(cycle, CYCLE_MULT, floor=h["floor"])
@@ -204,4 +205,4 @@ def program(
         network = functools.partial(MLP, (pixels, *hidden, 10))
     else:
         network = functools.partial(CNN, round(pixels**0.5), (16, 32), 64, 10)
-    return train.classifier(optimizer, network, batch_size, condition.epochs, evaluations)
+    return classifier_run(optimizer, network, batch_size, condition.epochs, evaluations)

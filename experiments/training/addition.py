@@ -1,12 +1,7 @@
-"""Training of a small network on modular addition, where weight decay decides what it learns.
+"""Training of a small network on modular addition: a + b mod p, from some of the pairs (a, b)."""
 
-The task of Power et al. (arXiv 2201.02177): from some of the pairs (a, b), learn a + b mod p
-for all of them. A network soon knows the given pairs by heart, and the others much later, all
-at once, or never.
-"""
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +11,15 @@ from flax import nnx
 
 from adamw_jax import GradientTransformation, adamw
 from adamw_jax.sweep import Run
-from experiments.training.classifier import Hyperparameters, State
+from experiments.training.classifier import cross_entropy
+from experiments.training.loop import (
+    Hyperparameters,
+    Optimizer,
+    State,
+    descend,
+    graph_of,
+    initial_state,
+)
 
 
 class Split(NamedTuple):
@@ -32,7 +35,7 @@ class Split(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """All p² pairs, in two parts."""
+    """All p² pairs, split into training and test pairs."""
 
     train: Split
     test: Split
@@ -43,9 +46,9 @@ class Metrics(NamedTuple):
 
     Attributes:
       train_loss: mean cross-entropy of the training pairs.
-      train_accuracy: share in [0, 1].
-      test_loss: mean cross-entropy of the other pairs.
-      test_accuracy: share in [0, 1].
+      train_accuracy: fraction in [0, 1].
+      test_loss: mean cross-entropy of the test pairs.
+      test_accuracy: fraction in [0, 1].
       weight_norm: ‖θ‖₂ over all parameters.
     """
 
@@ -75,25 +78,25 @@ class Adder(nnx.Module):
 
     def __call__(self, pairs: jax.Array) -> jax.Array:
         """Maps int[n, 2] to float[n, p]."""
-        # The layer on the joined embeddings of a and b, in two halves, each of which is
-        # computed once for a number and not once for a pair. One-hot rows pick from the
+        # The hidden layer takes the concatenated embeddings of a and b. It is computed in two
+        # halves, each once per number instead of once per pair. One-hot rows select from the
         # tables, because the gradient of indexing, a scatter, is slow on a CPU.
         table = self.numbers.embedding[...]
         a, b = jnp.moveaxis(jax.nn.one_hot(pairs, len(table)), -2, 0)
         return self.logits(nnx.relu(a @ self.first(table) + b @ self.second(table)))
 
 
-def modular_addition(p: int, share: float, seed: int) -> Pairs:
-    """All pairs of numbers below p, parted at random.
+def modular_addition(p: int, fraction: float, seed: int) -> Pairs:
+    """All pairs of numbers below p, split at random.
 
     Args:
       p: the modulus.
-      share: of the pairs that are trained on, in (0, 1).
-      seed: of the parting.
+      fraction: of the pairs that are trained on, in (0, 1).
+      seed: of the split.
     """
     pairs = np.stack(np.divmod(np.arange(p * p), p), 1).astype(np.int32)
     order = np.random.default_rng(seed).permutation(p * p)
-    count = round(share * p * p)
+    count = round(fraction * p * p)
 
     def split(rows):
         return Split(jnp.asarray(pairs[rows]), jnp.asarray(pairs[rows].sum(1) % p))
@@ -107,56 +110,46 @@ def decayed(hyperparameters: Hyperparameters) -> GradientTransformation:
     return adamw(rate, b2=0.98, weight_decay=decay)
 
 
-def addition(
-    optimizer: Callable[[Hyperparameters], GradientTransformation],
-    p: int,
-    embedding: int,
-    hidden: int,
-    steps: int,
-    evaluations: int,
+def addition_run(
+    optimizer: Optimizer, p: int, embedding: int, hidden: int, steps: int, evaluations: int
 ) -> Run:
-    """Training on all given pairs at once; the data is `Pairs`, the metrics `Metrics`.
+    """The run that trains an `Adder`, each step on all training pairs.
+
+    Its data is `Pairs`, its metrics are `Metrics`.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters, for example `decayed`.
       p: the modulus.
       embedding: as in `Adder`.
       hidden: as in `Adder`.
-      steps: how many.
-      evaluations: how often the network is evaluated, a divisor of `steps`. An advance is
-        what lies between two of them.
+      steps: optimizer steps in the whole run.
+      evaluations: how often the network is evaluated, a divisor of `steps`. An advance is the
+        steps between two evaluations.
+
+    Raises:
+      ValueError: `evaluations` does not divide `steps`.
     """
     between, rest = divmod(steps, evaluations)
     if rest:
         raise ValueError(f"{evaluations} evaluations do not divide {steps} steps")
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Adder(p, embedding, hidden, rngs=nnx.Rngs(0))))
+    network = functools.partial(Adder, p, embedding, hidden)
+    graph = graph_of(network)
 
-    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Any) -> State:
+    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Pairs) -> State:
         del data
-        key, init_key = jax.random.split(key)
-        adder = Adder(p, embedding, hidden, rngs=nnx.Rngs(init_key))
-        params = nnx.as_pure(nnx.state(adder, nnx.Param))
-        return State(hyperparameters, key, params, optimizer(hyperparameters).init(params))
+        return initial_state(optimizer, network, hyperparameters, key)
 
-    def loss(params, split):
+    def measure(params, split):
         logits = nnx.merge(graph, params)(split.pairs)
-        mean = optax.softmax_cross_entropy_with_integer_labels(logits, split.sums).mean()
-        return mean, (jnp.argmax(logits, -1) == split.sums).mean()
+        return cross_entropy(logits, split.sums), (jnp.argmax(logits, -1) == split.sums).mean()
 
     def advance(state: State, data: Pairs) -> tuple[State, Metrics]:
-        tx = optimizer(state.hyperparameters)
+        def loss(params, batch):
+            del batch
+            return measure(params, data.train)[0]
 
-        def step(carry, _):
-            params, opt_state = carry
-            grads, _ = jax.grad(loss, has_aux=True)(params, data.train)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), None
-
-        carry = state.params, state.opt_state
-        (params, opt_state), _ = jax.lax.scan(step, carry, length=between)
-        metrics = Metrics(
-            *loss(params, data.train), *loss(params, data.test), optax.tree.norm(params)
-        )
-        return state._replace(params=params, opt_state=opt_state), metrics
+        state, _ = descend(optimizer, loss, state, steps=between)
+        train, test = (measure(state.params, split) for split in data)
+        return state, Metrics(*train, *test, optax.tree.norm(state.params))
 
     return Run(start, advance, evaluations)

@@ -1,26 +1,35 @@
-"""Training of a variational autoencoder, the problem that Adam's bias correction was tried on.
+"""Training of a variational autoencoder (VAE), on which the Adam paper tested bias correction.
 
-The network of arXiv 1412.6980, §6.4 (softplus units), which has the form of arXiv 1312.6114,
-App. C: encoder and decoder of one hidden layer each,
+The network is that of arXiv 1412.6980, §6.4 (softplus units), in the form of arXiv 1312.6114,
+App. C: an encoder and a decoder with one hidden layer each,
 
     q(z|x) = N(μ(x), σ²(x)),   p(z) = N(0, 1),   p(x|z) = Bernoulli(sigmoid(decoder(z))).
 
 The loss is the negative evidence lower bound (ELBO), with a single sample z = μ + σ·noise.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from adamw_jax import GradientTransformation, adam, uncorrected_adam
+from adamw_jax import adam, uncorrected_adam
 from adamw_jax.sweep import Run
-from experiments.training.classifier import Hyperparameters, State, permutation
+from experiments.training.loop import (
+    Hyperparameters,
+    Optimizer,
+    State,
+    descend,
+    graph_of,
+    initial_state,
+    minibatches,
+)
 
-OPTIMIZERS: dict[str, Callable[[Hyperparameters], GradientTransformation]] = {
+OPTIMIZERS: dict[str, Optimizer] = {
     "adam": lambda h: adam(h["learning_rate"], h["b1"], h["b2"]),
     "uncorrected_adam": lambda h: uncorrected_adam(h["learning_rate"], h["b1"], h["b2"]),
 }
@@ -30,8 +39,8 @@ class Metrics(NamedTuple):
     """Measured over an epoch.
 
     Attributes:
-      train_loss: mean negative ELBO of an image in nats, each minibatch before its step,
-        float32 scalar.
+      train_loss: mean negative ELBO per image in nats, each minibatch before its step; a float32
+        scalar.
     """
 
     train_loss: jax.Array
@@ -81,7 +90,7 @@ def negative_elbo(vae: VAE, images: jax.Array, noise: jax.Array) -> jax.Array:
     mean, log_variance = vae.encode(images)
     logits = vae.decode(mean + jnp.exp(log_variance / 2) * noise)
     reconstruction = optax.sigmoid_binary_cross_entropy(logits, images).sum(-1)
-    # expm1: no digits are lost at σ² ≈ 1, where training begins.
+    # expm1 loses no digits at σ² ≈ 1, where training begins.
     kl = 0.5 * (mean**2 + jnp.expm1(log_variance) - log_variance).sum(-1)
     return reconstruction + kl
 
@@ -92,54 +101,40 @@ def grey(standardized: jax.Array) -> jax.Array:
     return (standardized - low) / (high - low)
 
 
-def autoencoder(
-    optimizer: Callable[[Hyperparameters], GradientTransformation],
-    hidden: int,
-    latent: int,
-    batch_size: int,
-    epochs: int,
+def autoencoder_run(
+    optimizer: Optimizer, hidden: int, latent: int, batch_size: int, epochs: int
 ) -> Run:
-    """Training on minibatches, shuffled anew for every epoch; its metrics are `Metrics`.
+    """The run that trains a `VAE` on minibatches, shuffled anew for every epoch.
 
-    The data is float32[n, pixels], images in [0, 1]. An epoch is ⌊n / batch_size⌋ steps.
+    Its data is float32[n, pixels], images in [0, 1]; its metrics are `Metrics`. An epoch is
+    ⌊n / batch_size⌋ steps.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters, see `OPTIMIZERS`.
       hidden: as in `VAE`.
       latent: as in `VAE`.
       batch_size: images in a step, at most n.
-      epochs: how many; an advance is one.
+      epochs: passes over the images; an advance is one.
     """
 
-    def network(data, seed):
-        return VAE(data.shape[1], hidden, latent, rngs=nnx.Rngs(seed))
+    def network(images: jax.Array) -> Callable[..., VAE]:
+        return functools.partial(VAE, images.shape[1], hidden, latent)
 
-    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Any) -> State:
-        key, init_key = jax.random.split(key)
-        params = nnx.as_pure(nnx.state(network(data, init_key), nnx.Param))
-        return State(hyperparameters, key, params, optimizer(hyperparameters).init(params))
+    def start(hyperparameters: Hyperparameters, key: jax.Array, data: jax.Array) -> State:
+        return initial_state(optimizer, network(data), hyperparameters, key)
 
-    def advance(state: State, data: Any) -> tuple[State, Metrics]:
-        tx = optimizer(state.hyperparameters)
-        graph = nnx.graphdef(nnx.eval_shape(lambda: network(data, 0)))
+    def advance(state: State, data: jax.Array) -> tuple[State, Metrics]:
+        graph = graph_of(network(data))
         key, order_key, noise_key = jax.random.split(state.key, 3)
-        n = len(data)
-        order = permutation(order_key, n)[: n - n % batch_size]
-        batches = order.reshape(-1, batch_size)
+        order = minibatches(order_key, len(data), batch_size)
 
-        def loss(params, images, noise):
-            return negative_elbo(nnx.merge(graph, params), images, noise).mean()
+        def loss(params, batch):
+            images, noise_key = batch
+            noise = jax.random.normal(noise_key, (batch_size, latent))
+            return negative_elbo(nnx.merge(graph, params), data[images], noise).mean()
 
-        def step(carry, drawn):
-            (params, opt_state), (batch, key) = carry, drawn
-            noise = jax.random.normal(key, (batch_size, latent))
-            value, grads = jax.value_and_grad(loss)(params, data[batch], noise)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
-
-        drawn = batches, jax.random.split(noise_key, len(batches))
-        carry = state.params, state.opt_state
-        (params, opt_state), losses = jax.lax.scan(step, carry, drawn)
-        return State(state.hyperparameters, key, params, opt_state), Metrics(losses.mean())
+        batches = order, jax.random.split(noise_key, len(order))
+        state, losses = descend(optimizer, loss, state._replace(key=key), batches)
+        return state, Metrics(losses.mean())
 
     return Run(start, advance, epochs)

@@ -1,12 +1,7 @@
-"""Training as a pair of pure functions, `start` and `advance`.
+"""Training of an image classifier on minibatches."""
 
-Numeric hyperparameters are data: the optimizer is built from them inside the compiled
-program, so that one compilation serves every learning rate, weight decay and seed, and
-`vmap` maps over them.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +9,19 @@ import numpy as np
 import optax
 from flax import nnx
 
-from adamw_jax import GradientTransformation
 from adamw_jax.sweep import Run
-from experiments.harness.data import Split
+from experiments.harness.data import Data, Split
+from experiments.training.loop import (
+    Hyperparameters,
+    Optimizer,
+    State,
+    descend,
+    graph_of,
+    initial_state,
+    minibatches,
+)
 
 Array = jax.Array | np.ndarray
-Hyperparameters = Mapping[str, float | jax.Array]
-
-
-class State(NamedTuple):
-    """A run between two epochs.
-
-    Attributes:
-      hyperparameters: what the optimizer is built from.
-      key: randomness for the epochs to come.
-      params: the network's parameters.
-      opt_state: the optimizer's state.
-    """
-
-    hyperparameters: Hyperparameters
-    key: jax.Array
-    params: Any
-    opt_state: optax.OptState
 
 
 class Metrics(NamedTuple):
@@ -44,9 +30,9 @@ class Metrics(NamedTuple):
     Attributes:
       train_loss: mean cross-entropy of the last epoch's minibatches, each before its step.
       validation_loss: mean cross-entropy.
-      validation_accuracy: share in [0, 1].
+      validation_accuracy: fraction in [0, 1].
       test_loss: mean cross-entropy.
-      test_accuracy: share in [0, 1].
+      test_accuracy: fraction in [0, 1].
       weight_norm: ‖θ‖₂ over all parameters.
     """
 
@@ -58,91 +44,67 @@ class Metrics(NamedTuple):
     weight_norm: Array
 
 
-def classifier(
-    optimizer: Callable[[Hyperparameters], GradientTransformation],
+def classifier_run(
+    optimizer: Optimizer,
     network: Callable[..., nnx.Module],
     batch_size: int,
     epochs: int,
     evaluations: int | None = None,
 ) -> Run:
-    """Training of a classifier on minibatches, shuffled anew for every epoch.
+    """The run that trains a classifier on minibatches, shuffled anew for every epoch.
 
-    An epoch is ⌊n / batch_size⌋ steps; the images left over differ from epoch to epoch.
+    Its data is a `Data`, its metrics are `Metrics`. An epoch is ⌊n / batch_size⌋ steps; the
+    images left over differ from epoch to epoch.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters.
       network: makes the network from `rngs=`; it maps images to logits.
-      batch_size: images in a step, at most those of the training split.
-      epochs: how many.
-      evaluations: how often the network is evaluated, a divisor of `epochs`; by default
-        after every epoch. `advance` is what lies between two of them.
+      batch_size: images in a step, at most as many as the training split has.
+      epochs: passes over the training images.
+      evaluations: how often the network is evaluated, a divisor of `epochs`; by default after
+        every epoch. An advance is the epochs between two evaluations.
+
+    Raises:
+      ValueError: `evaluations` does not divide `epochs`.
     """
-    graph = nnx.graphdef(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0))))
+    graph = graph_of(network)
     between, rest = divmod(epochs, evaluations or epochs)
     if rest:
         raise ValueError(f"{evaluations} evaluations do not divide {epochs} epochs")
 
-    def start(hyperparameters, key, data):
+    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Data) -> State:
         del data
-        key, init_key = jax.random.split(key)
-        params = nnx.as_pure(nnx.state(network(rngs=nnx.Rngs(init_key)), nnx.Param))
-        return State(hyperparameters, key, params, optimizer(hyperparameters).init(params))
+        return initial_state(optimizer, network, hyperparameters, key)
 
-    def loss(params, images, labels):
-        logits = nnx.merge(graph, params)(images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def epoch(state: State, train: Split) -> tuple[State, jax.Array]:
+        def loss(params, batch):
+            logits = nnx.merge(graph, params)(train.images[batch])
+            return cross_entropy(logits, train.labels[batch])
 
-    def epoch(state, train):
-        tx = optimizer(state.hyperparameters)
         key, order_key = jax.random.split(state.key)
-        n = len(train.labels)
-        order = permutation(order_key, n)[: n - n % batch_size]
+        batches = minibatches(order_key, len(train.labels), batch_size)
+        state, losses = descend(optimizer, loss, state._replace(key=key), batches)
+        return state, losses.mean()
 
-        def step(carry, batch):
-            params, opt_state = carry
-            value, grads = jax.value_and_grad(loss)(
-                params, train.images[batch], train.labels[batch]
-            )
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
-
-        (params, opt_state), losses = jax.lax.scan(
-            step, (state.params, state.opt_state), order.reshape(-1, batch_size)
-        )
-        return State(state.hyperparameters, key, params, opt_state), losses.mean()
-
-    def advance(state, data):
+    def advance(state: State, data: Data) -> tuple[State, Metrics]:
         state, losses = jax.lax.scan(
             lambda state, _: epoch(state, data.train), state, length=between
         )
         trained = nnx.merge(graph, state.params)
-        metrics = Metrics(
-            losses[-1],
-            *_evaluate(trained, data.validation),
-            *_evaluate(trained, data.test),
-            optax.tree.norm(state.params),
-        )
-        return state, metrics
+        validation, test = (evaluate(trained, split) for split in (data.validation, data.test))
+        return state, Metrics(losses[-1], *validation, *test, optax.tree.norm(state.params))
 
     return Run(start, advance, evaluations or epochs)
 
 
-def permutation(key: jax.Array, n: int) -> jax.Array:
-    """A random order of 0, …, n − 1, int32[n].
-
-    `jax.random.permutation` sorts pairs, which takes a CPU several times as long as
-    sorting integers that hold the random bits above and the index below. Where random
-    bits tie, the first of two sorts keeps the order and the second that of the first.
-    """
-    low = jnp.uint32((1 << (n - 1).bit_length()) - 1)
-    index, order = jnp.arange(n, dtype=jnp.uint32), jnp.arange(n)
-    for each in jax.random.split(key):
-        high = jax.random.bits(each, (n,)) & ~low
-        order = order[jnp.sort(high | index) & low]
-    return order
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean cross-entropy of logits float[n, classes] against labels int[n], a scalar."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def _evaluate(network: Callable[[jax.Array], jax.Array], split: Split):
+def evaluate(
+    network: Callable[[jax.Array], jax.Array], split: Split
+) -> tuple[jax.Array, jax.Array]:
+    """The mean cross-entropy, and the fraction of images that are classified correctly."""
     logits = network(split.images)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels).mean()
-    return loss, (jnp.argmax(logits, -1) == split.labels).mean()
+    return cross_entropy(logits, split.labels), (jnp.argmax(logits, -1) == split.labels).mean()
