@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint types bench clean
+.PHONY: run test quick matrix lint types bench clean
 
 run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, report
 	$(BIN)/python -m experiments study
@@ -12,9 +12,18 @@ run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, repo
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n auto
 
-lint: $(READY)  ## Style and formatting
+quick: lint types  ## Lint, types and a case of every test that is not slow
+	$(BIN)/python -m pytest -n auto --quick
+
+matrix: $(READY)  ## All tests on each Python, with the oldest and newest JAX and Optax; the package
+	$(BIN)/nox
+
+lint: $(READY)  ## Style and formatting of code and workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 types: $(READY)  ## Static types
 	$(BIN)/basedpyright
@@ -22,8 +31,8 @@ types: $(READY)  ## Static types
 bench: $(READY)  ## Speed, beside Optax and (where it is installed) PyTorch
 	$(BIN)/python -m benchmarks
 
-clean:  ## Removes the environment, caches and results
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache .hypothesis build *.egg-info
+clean:  ## Removes the environments, caches and results
+	rm -rf $(VENV) .nox outputs .pytest_cache .ruff_cache .rumdl_cache .hypothesis build dist *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -18,6 +18,23 @@ settings.register_profile(
 settings.load_profile("laws")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one case of each test, no slow tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("quick"):
+        return
+    tests = {}
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    # Each test takes another of its cases, so that together they see most of a table.
+    chosen = {cases[i % len(cases)] for i, cases in enumerate(tests.values())}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
 @pytest.fixture
 def compilations():
     """A list that grows by one name for every trace and every compilation of JAX."""

@@ -1,0 +1,44 @@
+"""What pyproject.toml promises, put to the test, each session in an environment of its own.
+
+`nox` runs everything on the Pythons that it finds, `nox --list` shows the sessions, and
+`nox --session "tests-3.13(newest)" -- tests/test_core.py` runs one of them in part.
+"""
+
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+ONE_STEP = """
+import adamw_jax as aj, adamw_jax.sweep, jax.numpy as jnp, optax
+θ = jnp.ones(3)
+optimizer = aj.adamw(1e-3)
+updates, _ = optimizer.update(θ, optimizer.init(θ), θ)
+assert (optax.apply_updates(θ, updates) < θ).all()
+print(aj.__version__, "from", aj.__file__)
+"""
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", ["oldest", "newest"], ids=["oldest", "newest"])
+def tests(session, versions):
+    """The tests with the oldest JAX and Optax that the project takes, or with the newest."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    oldest = [name.replace(">=", "==") for name in project["dependencies"]]
+    session.install("-e", ".[test]", *(oldest if versions == "oldest" else []))
+    session.run("python", "-m", "pip", "list")
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1])
+@nox.parametrize("kind", ["sdist", "wheel"], ids=["sdist", "wheel"])
+def package(session, kind):
+    """The sdist or wheel, installed beside nothing else, takes a step outside the checkout."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", f"--{kind}", "--outdir", str(folder))
+    (archive,) = folder.glob("adamw_jax-*")
+    session.run("python", "-m", "twine", "check", "--strict", str(archive))
+    session.install(str(archive))
+    session.chdir(folder)
+    session.run("python", "-I", "-c", ONE_STEP)
