@@ -7,7 +7,7 @@ from rich.console import Console
 
 from benchmarks import accuracy, training, updates
 from experiments.harness import report
-from experiments.harness.sweeps import use_every_core
+from experiments.harness.devices import use_every_core
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
 
     mean: Annotated[settings.Positive, settings.about("μ of the gradients")]
     deviation: Annotated[settings.NonNegative, settings.about("σ of the gradients")]
-    coordinates: Annotated[int, Meta(ge=2, description="independent coordinates")]
+    coordinates: Annotated[int, Meta(ge=2, le=10**8, description="independent coordinates")]
     steps: Annotated[settings.Count, settings.about("steps taken")]
     table_steps: Annotated[
         tuple[settings.Count, ...], Meta(min_length=1, description="steps shown in the tables")
@@ -41,7 +41,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
     b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
     eps: Annotated[settings.NonNegative, settings.about("added to the root of v")]
-    seed: Annotated[int, settings.about("of the gradients")]
+    seed: Annotated[settings.Seed, settings.about("of the gradients")]
 
 
 def outputs(transformation: optax.GradientTransformation, gradients: jax.Array) -> jax.Array:

@@ -51,7 +51,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
     b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
     eps: Annotated[settings.NonNegative, settings.about("added to the root of v")]
-    seed: Annotated[int, settings.about("of the gradients")]
+    seed: Annotated[settings.Seed, settings.about("of the gradients")]
 
 
 def mean_path(

@@ -16,7 +16,7 @@ from adamw_jax import sweep
 from experiments.harness import plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
-from experiments.harness.sweeps import Sweep
+from experiments.harness.sweeps import run_grid
 from experiments.training.addition import addition_run, decayed, modular_addition
 
 KNOWS, GENERALISES = 0.99, 0.95
@@ -25,7 +25,7 @@ KNOWS, GENERALISES = 0.99, 0.95
 class Settings(settings.Settings, frozen=True, kw_only=True):
     """The keys of `configs/grokking.toml`."""
 
-    p: Annotated[int, msgspec.Meta(ge=3), settings.about("the modulus")]
+    p: Annotated[int, msgspec.Meta(ge=3, le=10_000), settings.about("the modulus")]
     share: Annotated[
         float, msgspec.Meta(gt=0, lt=1), settings.about("of the pairs that are trained on")
     ]
@@ -59,7 +59,7 @@ def run(chosen: Settings, context: Context) -> Report:
         weight_decay=chosen.weight_decay,
         seed=range(chosen.seeds),
     )
-    results = Sweep("grokking", addition, grid, pairs, context).results()
+    results = run_grid("grokking", addition, grid, pairs, context)
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
         for decay in chosen.weight_decay

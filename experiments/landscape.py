@@ -24,7 +24,7 @@ from adamw_jax import sweep
 from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
-from experiments.harness.sweeps import Sweep
+from experiments.harness.sweeps import run_grid
 from experiments.study.trials import optimizer
 from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
@@ -40,7 +40,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     """The keys of `configs/landscape.toml`."""
 
     data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
-    images: Annotated[int, msgspec.Meta(ge=0), settings.about("training images; 0 for all")]
+    images: Annotated[settings.CountOrZero, settings.about("training images; 0 for all")]
     noise: Annotated[
         float, msgspec.Meta(ge=0, le=1), settings.about("share of wrong labels among them")
     ]
@@ -106,7 +106,7 @@ def run(chosen: Settings, context: Context) -> Report:
         floor=[0.0],
         seed=range(chosen.seeds),
     )
-    results = Sweep("landscape", trained, grid, reduced, context, ["train_loss"]).results()
+    results = run_grid("landscape", trained, grid, reduced, context, ["train_loss"])
     errors: dict[tuple[float, ...], list[float]] = {}
     for result in results:
         accuracy = 0.0 if result.status == "diverged" else float(result.final("test_accuracy"))

@@ -15,7 +15,7 @@ from adamw_jax import sweep
 from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
-from experiments.harness.sweeps import Sweep
+from experiments.harness.sweeps import run_grid
 from experiments.training.autoencoder import OPTIMIZERS, autoencoder_run, grey
 from experiments.training.loop import steps_per_epoch
 
@@ -74,7 +74,7 @@ def run(chosen: Settings, context: Context) -> Report:
         sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
         return autoencoder_run(OPTIMIZERS[row["optimizer"]], *sizes)
 
-    results = Sweep("vae", run_of, grid, images, context).results()
+    results = run_grid("vae", run_of, grid, images, context)
     history = np.stack([r.history("train_loss", chosen.epochs) for r in results])
     history = history.reshape(len(variants), len(chosen.learning_rates), chosen.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import __main__ as cli
+from experiments import command_line as cli
 from experiments.harness.statistics import Difference
 from experiments.training.arms import Arm
 
@@ -70,7 +70,7 @@ def sweeps(output):
     """The times when the results of the sweeps in an output were written."""
     return {
         path.parent.name: path.stat().st_mtime_ns
-        for path in output.glob("sweeps/*/results.parquet")
+        for path in output.glob("sweeps/*/*/results.parquet")
     }
 
 
@@ -92,7 +92,7 @@ def test_other_settings_are_another_sweep_beside_the_first(whole, tmp_path):
 
 
 def test_arms_that_are_the_same_run_are_run_once(whole):
-    (path,) = whole.glob("sweeps/*/results.parquet")
+    (path,) = whole.glob("sweeps/*/*/results.parquet")
     runs = pq.read_table(path)["run"].to_pylist()
     assert len(set(runs)) == 8  # the two conventions share two of the ten runs
 
@@ -111,7 +111,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path):
     process = run(tmp_path, *MANY)
-    while not list(tmp_path.glob("sweeps/*/sweep.json")):
+    while not list(tmp_path.glob("sweeps/*/*/sweep.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     time.sleep(1)
@@ -119,7 +119,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path
     _, error = process.communicate(timeout=60)
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"stopped\. \d+ of 40 runs are finished and kept in .*goes on", error)
+        assert re.search(r"stopped; \d+ of 40 runs are finished and kept in .*goes on", error)
     process = run(tmp_path, *MANY)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
@@ -132,7 +132,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(kill, uninterrupted, tmp_path
 def test_a_full_disk_is_a_clear_error(tmp_path):
     limited = f"""if True:
         import resource, sys
-        from experiments.__main__ import main
+        from experiments.command_line import main
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000,) * 2)
         sys.exit(main({[*SMALL, "--output", str(tmp_path)]}))"""
     process = subprocess.run([sys.executable, "-B", "-c", limited], capture_output=True, text=True)

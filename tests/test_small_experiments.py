@@ -1,7 +1,6 @@
 """The four small experiments: that they run, and that what they show is so."""
 
 import csv
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from adamw_jax import adam, chain, gd, momentum_gd
 from experiments import batches, bias_correction, decay, surfaces
-from experiments.__main__ import main, module_of
+from experiments.command_line import main, module_of
 from experiments.harness import settings
 from experiments.harness.context import Context
 from experiments.harness.data import Split
@@ -48,7 +47,7 @@ SMALL = {
 
 def choose(name, **overrides):
     """The settings of the config file, some of them overridden."""
-    module = importlib.import_module(module_of(name))
+    module = module_of(name)
     config = settings.read(settings.CONFIGS / f"{name}.toml")
     sources = {"config": (config, False), "test": (overrides, False)}
     return settings.build(module.Settings, sources)
@@ -75,7 +74,7 @@ def test_help_tells_the_question_and_every_setting(name, capsys):
         main([name, "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    module = importlib.import_module(module_of(name))
+    module = module_of(name)
     assert module.__doc__.strip() in shown
     for key in settings.keys(module.Settings):
         assert settings.option(key) in shown
@@ -84,7 +83,7 @@ def test_help_tells_the_question_and_every_setting(name, capsys):
 @pytest.mark.parametrize("name", SMALL)
 def test_config_opens_with_its_command_and_names_the_keys_in_order(name):
     path = settings.CONFIGS / f"{name}.toml"
-    module = importlib.import_module(module_of(name))
+    module = module_of(name)
     assert path.read_text().startswith(f"# python -m experiments {name}\n")
     assert list(settings.read(path)) == list(settings.keys(module.Settings))
 

@@ -8,7 +8,7 @@ import pytest
 
 from adamw_jax import sweep
 from adamw_jax.sweep.files import locked
-from experiments import __main__ as cli
+from experiments import command_line as cli
 from experiments import landscape
 from experiments.harness import data
 from experiments.harness.statistics import Difference, deviation
@@ -238,7 +238,7 @@ def test_trials_are_added_to_those_that_are_there(folder, capsys):
 
 
 def test_another_process_on_the_same_output_is_an_error_in_words(folder, capsys):
-    sweep_of_a_trial = next((folder / "output/sweeps").iterdir())
+    sweep_of_a_trial = next((folder / "output/sweeps").glob("*/*"))
     with locked(sweep_of_a_trial / ".lock-0"):
         before = {path: path.read_bytes() for path in sweep_of_a_trial.iterdir()}
         for options in [], ["--fresh"]:
@@ -288,9 +288,9 @@ def test_the_sweeping_experiments_run(name, tmp_path):
             ["--learning-rates", "1e30", "--early", "1", "--epochs", "1", "--seeds", "1"],
             "every run diverged; the learning rates are too large",
         ),
-        ("vae", ["--b1", "0.9", "0.9"], "b1 must rise from value to value; got 0.9 0.9"),
+        ("vae", ["--b1", "0.9", "0.9"], "the values of b1 must increase; got 0.9 0.9"),
         ("grokking", ["--steps", "10"], "evaluations = 200 does not divide 10 steps"),
-        ("grokking", ["--weight-decay", "1", "0"], "weight_decay must rise"),
+        ("grokking", ["--weight-decay", "1", "0"], "the values of weight_decay must increase"),
         ("grokking", ["--p", "3", "--share", "0.01"], "share = 0.01 no pair is trained on"),
         ("grokking", ["--p", "3", "--share", "0.99"], "share = 0.99 no pair is left"),
     ],
@@ -305,7 +305,7 @@ def test_a_second_start_compiles_nothing(tmp_path):
     """The programs come from the cache on disk, the layouts from the sweep: no miss."""
     script = f"""if True:
         import jax, sys
-        from experiments.__main__ import main
+        from experiments.command_line import main
         misses = []
         jax.monitoring.register_event_listener(
             lambda event, **_: misses.append(event) if event.endswith("cache_misses") else None)
@@ -322,7 +322,7 @@ def test_a_second_start_compiles_nothing(tmp_path):
             text=True, check=True,
         )  # fmt: skip
         (tmp_path / "report.html").unlink()
-        for results in tmp_path.glob("sweeps/*/results.parquet"):
+        for results in tmp_path.glob("sweeps/*/*/results.parquet"):
             results.unlink()
         counts.append(int(re.search(r"misses (\d+)", process.stdout)[1]))
     assert counts[0] > 0 and counts[1] == 0

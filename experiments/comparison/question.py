@@ -20,7 +20,7 @@ from experiments.comparison.report import summarize
 from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Report
-from experiments.harness.sweeps import Sweep
+from experiments.harness.sweeps import run_grid
 from experiments.training.arms import ADAM, Arm, Result
 from experiments.training.classifier import Metrics, classifier_run
 from experiments.training.loop import Hyperparameters, steps_per_epoch
@@ -96,7 +96,7 @@ def run(chosen: Settings, context: Context) -> Report:
         seed=range(chosen.seeds),
     )
     # The last parameters' loss is watched, not the validation's, which may have no images.
-    results = Sweep("comparison", trained, grid, loaded, context, ["test_loss"]).results()
+    results = run_grid("comparison", trained, grid, loaded, context, ["test_loss"])
     measured = [Result(arm, _metrics(arm, results, chosen.epochs)) for arm in compared]
     title = f"Adam, Adam+L2 and AdamW on {chosen.data}"
     with np.errstate(invalid="ignore", over="ignore"):  # runs that diverged

@@ -7,12 +7,12 @@ from rich.console import Console
 
 
 class Context(NamedTuple):
-    """Surroundings of a run.
+    """The surroundings of an experiment.
 
     Attributes:
       console: the terminal.
       output: the directory of the results.
-      data_dir: where data sets lie, or None for the default.
+      data_dir: the directory of the data sets, or None for the default.
       fresh: whether finished runs are done again.
     """
 
@@ -21,6 +21,6 @@ class Context(NamedTuple):
     data_dir: Path | None
     fresh: bool
 
-
-class Interrupted(RuntimeError):
-    """The user stopped the work; the message says what is kept and how to go on."""
+    def cache(self, name: str) -> Path:
+        """The directory that keeps the sweeps of a name, for `sweep.sweep` and `sweep.kept`."""
+        return self.output / "sweeps" / name

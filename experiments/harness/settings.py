@@ -1,48 +1,52 @@
 """Settings of an experiment: a TOML file whose keys the command line can override.
 
-An experiment declares its keys as a frozen `msgspec.Struct`, each with its type, range
-and a sentence for `--help`. Values come from `configs/<experiment>.toml`, then from the
-file given with `--config` (which need not name every key), then from the command line.
+An experiment declares its keys as a frozen `msgspec.Struct`, each with its type, its range and a
+description for `--help`. Values come from `configs/<experiment>.toml`, then from the file given
+with `--config` (which need not have every key), then from the command line.
 """
 
 import argparse
 import difflib
 import itertools
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
+import numpy as np
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# Types that several experiments' keys have.
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=sys.float_info.max)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
-DecayRate = Annotated[float, msgspec.Meta(ge=0, lt=1)]  # of a moving average
+# The types of keys. Values become arrays, so they must fit into int32, uint32 or float32.
+_INT32, _FLOAT32 = int(np.iinfo(np.int32).max), np.finfo(np.float32)
+Count = Annotated[int, msgspec.Meta(ge=1, le=_INT32)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=_INT32)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=int(np.iinfo(np.uint32).max))]
+Positive = Annotated[float, msgspec.Meta(ge=float(_FLOAT32.tiny), le=float(_FLOAT32.max))]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=float(_FLOAT32.max))]
+# Of a moving average; the largest is the float32 below 1.
+DecayRate = Annotated[float, msgspec.Meta(ge=0, le=1 - float(_FLOAT32.epsneg))]
 
 
 def about(text: str) -> msgspec.Meta:
-    """The sentence that `--help` shows for a key."""
+    """The description of a key that `--help` shows."""
     return msgspec.Meta(description=text)
 
 
 class SettingsError(ValueError):
-    """A key or value that the user can mend; the message says where and how."""
+    """A setting that the user must change; the message says which, where and how."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of an experiment; subclasses declare them."""
+    """The settings of an experiment; subclasses declare the keys."""
 
 
 S = TypeVar("S", bound=Settings)
 
 
 def keys(cls: type[Settings]) -> dict[str, Any]:
-    """The keys with their annotated types."""
+    """The keys of an experiment with their annotated types."""
     return get_type_hints(cls, include_extras=True)
 
 
@@ -53,19 +57,24 @@ def read(path: Path) -> dict[str, Any]:
       SettingsError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except RecursionError as error:
+        raise SettingsError(
+            f"cannot read the settings in {path}: brackets are nested too deeply"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8, or too many digits
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"cannot read the settings in {path}: {reason}") from error
 
 
 def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -> S:
-    """Makes settings from several sources, of which later ones win.
+    """Makes settings from several sources, of which the later ones win.
 
     Args:
       cls: the experiment's settings.
-      sources: by name (for messages), the values and whether they are text that has
-        yet to be read as the key's type.
+      sources: by name (for messages), the values, and whether they are text that is still to be
+        read as the key's type.
 
     Raises:
       SettingsError: a key is unknown or missing, or a value has the wrong type or range.
@@ -77,9 +86,9 @@ def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -
                 raise SettingsError(f"{source}: unknown key {key!r}{nearest(key, types)}")
             try:
                 values[key] = msgspec.convert(value, types[key], strict=not is_text)
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, ValueError) as error:
                 raise SettingsError(
-                    f"{source}: {key} = {_shown(value)}: {error}{_choices(value, types[key])}"
+                    f"{source}: {key} = {shown(value)}: {error}{_choices(value, types[key])}"
                 ) from error
     missing = [key for key in types if key not in values]
     if missing:
@@ -88,18 +97,23 @@ def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -
 
 
 def check_ascending(**axes: Sequence[float]) -> None:
-    """Refuses axes of a grid whose values do not rise, as plots and tables take them.
+    """Checks that the values along each axis of a grid increase, as plots and tables expect.
 
     Raises:
-      SettingsError: naming the first.
+      SettingsError: they do not, naming the first such axis.
     """
     for key, values in axes.items():
         if any(a >= b for a, b in itertools.pairwise(values)):
-            raise SettingsError(f"{key} must rise from value to value; got {_shown(list(values))}")
+            raise SettingsError(f"the values of {key} must increase; got {shown(list(values))}")
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else repr(value)
+def shown(value: Any) -> str:
+    """A value for messages, short whatever it is."""
+    try:
+        text = " ".join(map(str, value)) if isinstance(value, list) else repr(value)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:80]} … {text[-40:]}"
 
 
 def _choices(value: Any, annotated: Any) -> str:
@@ -111,7 +125,7 @@ def _choices(value: Any, annotated: Any) -> str:
 
 
 def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The end of a message about an unknown word: the nearest known one, or all."""
+    """Ends a message about an unknown word, with the nearest known word or all of them."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
@@ -119,19 +133,19 @@ def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 def add_options(
     parser: argparse.ArgumentParser, cls: type[Settings], defaults: Mapping[str, Any]
 ) -> None:
-    """Adds one option per key, described with its default from the config file."""
+    """Adds an option for each key, described with its default from the config file."""
     group = parser.add_argument_group("settings [value in the config file]")
     for key, annotated in keys(cls).items():
         kind = _Kind.of(annotated)
         if kind.tables:
-            continue  # for the file alone
+            continue  # tables can only stand in the file
         group.add_argument(
             option(key),
             dest=key,
             nargs=kind.nargs,
             metavar=kind.metavar,
             default=argparse.SUPPRESS,
-            help=f"{kind.description} [{_shown(defaults.get(key))}]".replace("%", "%%"),
+            help=f"{kind.description} [{shown(defaults.get(key))}]".replace("%", "%%"),
         )
 
 
@@ -141,7 +155,7 @@ def option(key: str) -> str:
 
 
 class _Kind(NamedTuple):
-    """What `--help` and messages need to know of a key's type."""
+    """What `--help` and messages need to know about a key's type."""
 
     description: str
     nargs: int | str | None

@@ -23,10 +23,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from adamw_jax import sweep
 from experiments.harness import data, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Report
-from experiments.harness.sweeps import Sweep
+from experiments.harness.sweeps import run_grid
 from experiments.study import report as study_report
 from experiments.study.trials import Condition, Measured, Trial, program
 from experiments.training.loop import steps_per_epoch
@@ -56,8 +57,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.Positive, settings.about("smallest difference in loss that matters")
     ]
     first: Annotated[
-        int,
-        msgspec.Meta(ge=0),
+        settings.CountOrZero,
         settings.about("trials to run, in the file's order; 0: none, only those that are done"),
     ]
     conditions: tuple[Condition, ...]
@@ -77,13 +77,15 @@ def run(chosen: Settings, context: Context) -> Report:
         for schedule in condition.schedules:
             trial = Trial(condition, schedule, images, steps)
             grid = trial.grid(chosen.learning_rate, chosen.seeds)
-            due = context._replace(fresh=context.fresh and len(seen) < chosen.first)
-            sweep = Sweep(trial.slug, trained, grid, reduced, due, watch=["train_loss"])
             if trial.name in seen:
                 raise settings.SettingsError(f"two trials are the same: {trial.name}")
             seen.add(trial.name)
-            if len(seen) <= chosen.first or sweep.finished:
-                measured.append(Measured(trial, sweep.results()))
+            if len(seen) <= chosen.first:
+                results = run_grid(trial.slug, trained, grid, reduced, context, ["train_loss"])
+            else:
+                results = sweep.kept(context.cache(trial.slug), grid)
+            if results:
+                measured.append(Measured(trial, results))
             else:
                 missing.append(trial)
     if not measured:

@@ -36,7 +36,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
       weight_decay: values of λ, in PyTorch's and Optax's convention.
     """
 
-    images: Annotated[int, msgspec.Meta(ge=0)]
+    images: settings.CountOrZero
     noise: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     network: Network = "mlp"
     schedules: tuple[Schedule, ...]

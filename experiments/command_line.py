@@ -1,0 +1,157 @@
+"""Lists and runs the experiments."""
+
+import argparse
+import ast
+import importlib
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import jax
+import msgspec
+from rich.console import Console
+
+from adamw_jax.sweep import StoreError
+from experiments.harness import devices, report, settings
+from experiments.harness.context import Context
+from experiments.harness.data import DataError
+
+# The module of each experiment, beside this one.
+EXPERIMENTS = {
+    "batches": "batches",
+    "surfaces": "surfaces",
+    "bias-correction": "bias_correction",
+    "decay": "decay",
+    "comparison": "comparison.question",
+    "study": "study.question",
+    "landscape": "landscape",
+    "vae": "vae",
+    "grokking": "grokking",
+}
+
+
+def run_process(arguments: list[str]) -> int:
+    """Prepares the process and runs the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no α shows a question mark. Nothing waits in a buffer.
+        stream.reconfigure(errors="replace", line_buffering=True)  # pyright: ignore
+    devices.use_every_core()
+    devices.cache_programs()
+    return main(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_overview())
+        else:
+            _run(*arguments)
+        sys.stdout.flush()
+    except (settings.SettingsError, DataError, StoreError) as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory; smaller settings need less")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(f"out of memory on the device; smaller settings need less ({error})")
+    except OSError as error:
+        if error.filename is None:  # all files are named
+            # What is left in the buffer would fail again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror}")
+    return 0
+
+
+def module_of(name: str) -> ModuleType:
+    """Imports the module of an experiment, which has its `Settings` and `run`."""
+    return importlib.import_module(f"experiments.{EXPERIMENTS[name]}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise settings.SettingsError(message)
+
+    def print_help(self, file: object = None) -> None:
+        print(self.format_help(), end="")  # argparse's own ignores a full disk
+
+
+def _run(name: str, *arguments: str) -> None:
+    if name not in EXPERIMENTS:
+        raise settings.SettingsError(
+            f"no experiment is called {settings.shown(name)}{settings.nearest(name, EXPERIMENTS)}"
+        )
+    module = module_of(name)
+    question = (module.__doc__ or "").strip()
+    default = settings.CONFIGS / f"{name}.toml"
+    defaults = settings.read(default)
+    parser = _Parser(
+        prog=f"python -m experiments {name}",
+        description=question,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", type=Path, help=f"TOML file whose keys replace {default.name}'s"
+    )
+    parser.add_argument("--output", type=Path, help="directory of results [outputs/<config>]")
+    parser.add_argument("--platform", choices=["cpu", "gpu", "tpu"], help="[what JAX finds]")
+    parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
+    parser.add_argument("--fresh", action="store_true", help="do finished runs again")
+    common = vars(parser.parse_args([]))
+    settings.add_options(parser, module.Settings, defaults)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [settings.option(key) for key in (*common, *settings.keys(module.Settings))]
+        raise settings.SettingsError(
+            f"unknown argument {settings.shown(unknown[0])}{settings.nearest(unknown[0], known)}"
+        )
+    given = {key: value for key, value in vars(options).items() if key not in common}
+    sources = {str(default): (defaults, False)}
+    if options.config:
+        sources[str(options.config)] = (settings.read(options.config), False)
+    config = settings.build(module.Settings, {**sources, "command line": (given, True)})
+
+    devices.start(options.platform)
+    output = options.output or Path("outputs") / (options.config or default).stem
+    output.mkdir(parents=True, exist_ok=True)  # if it cannot be made, say so now
+    about = {
+        **report.facts("python -m experiments " + shlex.join([name, *arguments])),
+        "Settings": ", ".join(f"{k} = {v}" for k, v in msgspec.structs.asdict(config).items()),
+    }
+    console = Console(highlight=False)
+    console.print(f"{name} on {about['Device']}", markup=False)
+    started = time.perf_counter()
+    result = module.run(config, Context(console, output, options.data_dir, options.fresh))
+    page = report.write(result, output, about, question)
+    report.show(result, console)
+    seconds = f"{time.perf_counter() - started:.0f}"
+    console.print(f"\n{seconds} s. Report: {page.resolve()}", markup=False, soft_wrap=True)
+
+
+def _overview() -> str:
+    """Usage, and each experiment with the first line of its module's docstring."""
+    lines = []
+    for name, module in EXPERIMENTS.items():
+        path = Path(__file__).parent / f"{module.replace('.', '/')}.py"
+        docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+        lines.append(f"  {name:16} {docstring.partition(chr(10))[0]}")
+    return "\n".join(
+        [
+            "usage: python -m experiments NAME [options]\n",
+            "Experiments:",
+            *lines,
+            "\npython -m experiments NAME --help explains one and lists its settings. Their values",
+            "stand in configs/NAME.toml; an option of the same name replaces each.",
+        ]
+    )
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
