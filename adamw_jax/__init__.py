@@ -22,6 +22,7 @@ from adamw_jax.decay import (
     l2_regularization,
     proximal_weight_decay,
 )
+from adamw_jax.export import register_for_export
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
 from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
@@ -134,6 +135,7 @@ __all__ = [
     "radam",
     "ratio",
     "rectification",
+    "register_for_export",
     "renormalized_decay",
     "rms_ratio",
     "rmsprop",

@@ -158,7 +158,7 @@ def _decaying(arithmetic, name, value, mask, description):
         return stage
     # Rules must pick something of the parameters, though not of the updates.
     seen_later = mask.marks if isinstance(mask, masks.DecayMask) else mask
-    first, later = (optax.masked(stage, masks.checked(m)) for m in (mask, seen_later))
+    first, later = (optax.masked(stage, masks.CheckedMask(m)) for m in (mask, seen_later))
 
     def update(updates, state, params=None, **extra_args):
         # A mask made from the updates has no place for parameters without an update.

@@ -1,5 +1,6 @@
 """Different optimizers for different groups of parameters."""
 
+import dataclasses
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -45,12 +46,7 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
         twice = next(rule for i, rule in enumerate(rules) if rule in rules[:i])
         raise ValueError(f"{twice} comes twice")
 
-    def labels(tree: Any) -> Any:
-        # Where there is no parameter, any group will do.
-        names = [str(rule or rules[0]) for rule in first_matches(rules, parameters(tree))]
-        return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(names)
-
-    inner = optax.partition(optimizers, labels)
+    inner = optax.partition(optimizers, _Labels(tuple(rules)))
 
     def init(params):
         _check_groups(rules, parameters(params))
@@ -62,6 +58,18 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
         return numerics.only_updated(changed, updates), state
 
     return GradientTransformation(init, update, describe(partition, groups))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labels:
+    """A function from a tree to the names of its groups; a class, as `CheckedMask` is."""
+
+    rules: tuple[Rule, ...]
+
+    def __call__(self, tree: Any) -> Any:
+        # Where there is no parameter, any group will do.
+        names = [str(rule or self.rules[0]) for rule in first_matches(self.rules, parameters(tree))]
+        return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(names)
 
 
 def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:

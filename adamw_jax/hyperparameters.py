@@ -82,14 +82,15 @@ def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
     if not callable(value):
         return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
 
-    # With the attributes of the given one, by which it prints.
-    @functools.wraps(value)
     def checked(step):
         number = value(step)
         if isinstance(number, jax.Array) and jnp.iscomplexobj(number):
             raise ValueError(f"the schedule of {name} must return real numbers, got {number.dtype}")
         return non_negative(f"what the schedule of {name} returns", number)
 
+    # It prints as the given one, but is not it: Equinox asks inspect, which would follow the link.
+    functools.update_wrapper(checked, value)
+    del vars(checked)["__wrapped__"]
     return checked
 
 

@@ -13,29 +13,35 @@ from adamw_jax.core import Description, Readable, describe
 from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, kind, listed, parameters
 
 
-def checked(mask: Any) -> Callable[[Any], Any]:
-    """The mask as a function that refuses trees it does not match.
+class CheckedMask:
+    """A mask as a function from a tree to marks, which refuses trees that it does not match.
+
+    Of a class and not a closure, in which Equinox, and so Optimistix, would look for arrays.
+
+    Args:
+      mask: a tree of booleans, a prefix of one, or a function that makes it from a tree.
 
     Raises:
-      ValueError: it is a rule or a pattern, of which a mask has yet to be made.
+      ValueError: the mask is a rule or a pattern, of which a mask has yet to be made.
     """
-    if isinstance(mask, Rule | str):
-        made = f"decay_only({mask!r}) or decay_except({mask!r})"
-        raise ValueError(f"mask must be made of the rule: {made}")
-    if mask is decay_except or mask is decay_only:
-        raise ValueError(f"mask must be called: {mask.__name__}(…)")
-    # A module of masks can be called and is a tree all the same: its leaves are booleans.
-    leaves = jax.tree.leaves(mask)
-    is_function = bool(leaves) and all(map(callable, leaves))
 
-    def mask_of(tree):
-        marks = _fitted(mask(tree) if is_function else mask, tree)
+    def __init__(self, mask: Any):
+        if isinstance(mask, Rule | str):
+            made = f"decay_only({mask!r}) or decay_except({mask!r})"
+            raise ValueError(f"mask must be made of the rule: {made}")
+        if mask is decay_except or mask is decay_only:
+            raise ValueError(f"mask must be called: {mask.__name__}(…)")
+        # A module of masks can be called and is a tree all the same: its leaves are booleans.
+        leaves = jax.tree.leaves(mask)
+        self.mask, self.is_function = mask, bool(leaves) and all(map(callable, leaves))
+
+    def __call__(self, tree: Any) -> Any:
+        """The marks of a tree: booleans, in its structure or a prefix of it."""
+        marks = _fitted(self.mask(tree) if self.is_function else self.mask, tree)
         for path, mark in jax.tree_util.tree_leaves_with_path(marks):
             if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
                 raise ValueError(f"mask must hold booleans, got {mark!r} at {_listed([path])}")
         return marks
-
-    return mask_of
 
 
 def _fitted(mask: Any, tree: Any) -> Any:

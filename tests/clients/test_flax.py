@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from curves import OPTIMIZERS, STEPS, X, Y, check_curves
 from flax import nnx
 from flax.training.train_state import TrainState
 
 import adamw_jax as aj
-
-STEPS = 30
-X = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-Y = np.sin(X.sum(axis=1, keepdims=True))
 
 
 def is_matrix(tree):
@@ -22,7 +19,7 @@ def is_matrix(tree):
 
 
 class Network(nnx.Module):
-    """A network with normalisation, whose statistics are state but no parameters."""
+    """A network with normalisation, whose statistics are state but not parameters."""
 
     def __init__(self, rngs):
         # No bias: the normalisation takes it away, and its gradient is rounding noise,
@@ -33,7 +30,7 @@ class Network(nnx.Module):
         self.out = nnx.Linear(16, 1, rngs=rngs)
 
     def __call__(self, x):
-        return self.out(self.dropout(nnx.relu(self.norm(self.hidden(x)))))
+        return self.out(self.dropout(jnp.tanh(self.norm(self.hidden(x)))))
 
 
 def squared_error(model, x, y):
@@ -51,34 +48,16 @@ def train_nnx(tx, steps=STEPS):
     model = Network(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     losses = [float(nnx_step(model, optimizer, X, Y)) for _ in range(steps)]
-    return losses, nnx.to_pure_dict(nnx.state(model, nnx.Param)), optimizer
+    assert int(optimizer.step.get_value()) == steps
+    return losses, nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-OPTIMIZERS = {
-    "gd": (aj.gd(0.05), optax.sgd(0.05)),
-    "adam": (aj.adam(0.01), optax.adam(0.01)),
-    "adam nesterov": (aj.adam(0.01, nesterov=True), optax.adam(0.01, nesterov=True)),
-    "adamw": (aj.adamw(0.01, weight_decay=0.1), optax.adamw(0.01, weight_decay=0.1)),
-    "adamw scheduled": tuple(
-        lib.adamw(optax.cosine_decay_schedule(0.02, STEPS), weight_decay=0.1) for lib in (aj, optax)
-    ),
-    "adamw masked": tuple(lib.adamw(0.01, weight_decay=0.1, mask=is_matrix) for lib in (aj, optax)),
-    "adam_l2": (
-        aj.adam_l2(0.01, l2=0.1),
-        optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01)),
-    ),
-}
-every_optimizer = pytest.mark.parametrize("ours, peer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 @every_optimizer
-def test_an_nnx_optimizer_loop_learns_as_with_optax(ours, peer):
-    losses, params, optimizer = train_nnx(ours)
-    expected_losses, expected, _ = train_nnx(peer)
-    assert losses[-1] < 0.7 * losses[0]
-    assert int(optimizer.step.get_value()) == STEPS
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-2)
-    chex.assert_trees_all_close(params, expected, atol=5e-3)
+def test_an_nnx_optimizer_loop_learns_as_with_optax(make):
+    check_curves(train_nnx(make(aj))[0], train_nnx(make(optax))[0])
 
 
 def kernels_only(tree):
@@ -150,7 +129,7 @@ def test_nnx_training_compiles_once():
 
 
 def test_nnx_split_and_merge_carries_the_optimizer_through_scan():
-    losses, expected, _ = train_nnx(aj.adamw(0.01), steps=5)
+    losses, expected = train_nnx(aj.adamw(0.01), steps=5)
     model = Network(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, aj.adamw(0.01), wrt=nnx.Param)
     graph, state = nnx.split((model, optimizer))
@@ -174,7 +153,7 @@ def test_nnx_split_and_merge_carries_the_optimizer_through_scan():
 class LinenNetwork(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(nn.LayerNorm()(nn.Dense(16)(x)))
+        x = jnp.tanh(nn.LayerNorm()(nn.Dense(16)(x)))
         return nn.Dense(1)(x)
 
 
@@ -194,17 +173,13 @@ def train_linen(tx):
     for _ in range(STEPS):
         state, loss = linen_step(state, X, Y)
         losses.append(float(loss))
-    return losses, state
+    assert int(state.step) == STEPS
+    return losses
 
 
 @every_optimizer
-def test_a_linen_train_state_loop_learns_as_with_optax(ours, peer):
-    losses, state = train_linen(ours)
-    expected_losses, expected = train_linen(peer)
-    assert losses[-1] < 0.7 * losses[0]
-    assert int(state.step) == STEPS
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-2)
-    chex.assert_trees_all_close(state.params, expected.params, atol=5e-3)
+def test_a_linen_train_state_loop_learns_as_with_optax(make):
+    check_curves(train_linen(make(aj)), train_linen(make(optax)))
 
 
 @pytest.mark.parametrize("as_function", [False, True])
