@@ -13,8 +13,10 @@ import adamw_jax as aj
 
 PARAMS = {"kernel": jnp.float32([[1.0, -2.0]]), "bias": jnp.float32([0.5, 3.0])}
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
-OPTIMIZERS = {"gd", "momentum_gd", "uncorrected_adam", "adam", "adam_l2", "adamw"}
-both_named = pytest.mark.parametrize("name", ["adam", "adamw"])
+# AdamW has every piece of Adam's, and decay.
+every_adamw = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name.split()[0] == "adamw"], ids=str
+)
 
 
 WRAPPERS = {
@@ -29,10 +31,9 @@ WRAPPERS = {
 }
 
 
-@both_named
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_works_in_the_wrapper_as_optax_does(name, wrap):
-    ours, peer = (walk(wrap(getattr(lib, name)(0.1)), PARAMS, steps=4)[0] for lib in (aj, optax))
+def test_works_in_the_wrapper_as_optax_does(wrap):
+    ours, peer = (walk(wrap(lib.adamw(0.1)), PARAMS, steps=4)[0] for lib in (aj, optax))
     chex.assert_trees_all_close(ours, peer, **CLOSE)
 
 
@@ -55,9 +56,8 @@ def test_apply_if_finite_leaves_the_state_of_a_bad_step():
     chex.assert_trees_all_equal(after.inner_state, state.inner_state)
 
 
-@both_named
-def test_inject_hyperparams_makes_every_number_a_part_of_the_state(name):
-    make, peer = (optax.inject_hyperparams(getattr(lib, name)) for lib in (aj, optax))
+def test_inject_hyperparams_makes_every_number_a_part_of_the_state():
+    make, peer = (optax.inject_hyperparams(lib.adamw) for lib in (aj, optax))
     ours, peer = make(0.1, b1=0.8), peer(0.1, b1=0.8)
     updates, state = walk(ours, PARAMS)
     expected, peer_state = walk(peer, PARAMS)
@@ -82,7 +82,7 @@ def test_inject_hyperparams_follows_schedules_of_any_hyperparameter():
     chex.assert_trees_all_close(walk(ours, PARAMS, 5)[0], walk(peer, PARAMS, 5)[0], **CLOSE)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in OPTIMIZERS], ids=str)
+@every_adamw
 def test_inject_hyperparams_works_on_complex_parameters(case):
     # Optax hands hyperparameters over in the widest dtype of the parameters: complex here.
     params = mixed_params()["complex64"]
@@ -93,7 +93,7 @@ def test_inject_hyperparams_works_on_complex_parameters(case):
     chex.assert_trees_all_close(updates, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in OPTIMIZERS], ids=str)
+@every_adamw
 def test_inject_hyperparams_in_float32_keeps_half_precision(case):
     params = mixed_params()["bfloat16"]
     tx = optax.inject_hyperparams(case.make, hyperparam_dtype=jnp.float32)(**case.numbers)
