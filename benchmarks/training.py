@@ -14,8 +14,8 @@ from flax import nnx
 
 import adamw_jax
 from adamw_jax.sweep import Layout, Run, tune
-from adamw_jax.sweep.lanes import compile_run
-from adamw_jax.sweep.layout import Machine
+from adamw_jax.sweep.program import Machine, compile_variant
+from adamw_jax.sweep.variants import variants
 from benchmarks.timing import alternate, ratio
 from experiments.harness import data
 from experiments.harness.report import Table
@@ -23,7 +23,6 @@ from experiments.training.classifier import classifier_run
 from experiments.training.models import MLP
 
 RATE, DECAY = 1e-3, 0.1
-DTYPES = {"learning_rate": np.dtype(np.float32), "weight_decay": np.dtype(np.float32)}
 
 
 class Problem(NamedTuple):
@@ -123,20 +122,18 @@ def _table(problem: Problem) -> Table:
 
 
 def _lanes(problem: Problem) -> Contender:
-    machine, run = Machine.of(jax.local_devices(), problem.loaded), problem.run()
+    machine = Machine.of(jax.local_devices(), problem.loaded)
+    rows = [{"seed": i, "learning_rate": RATE, "weight_decay": DECAY} for i in range(problem.runs)]
+    (variant,) = variants(problem.run(), rows, (), problem.loaded)
 
     def inputs(width):
-        numbers = {
-            "learning_rate": np.full(width, RATE, np.float32),
-            "weight_decay": np.full(width, DECAY, np.float32),
-        }
-        return numbers, np.arange(width, dtype=np.uint32)
+        return variant.inputs(rows, range(min(width, len(rows))), width)
 
     compiled: dict[Layout, Any] = {}
 
     def compile_(layout):
         if layout not in compiled:
-            compiled[layout] = compile_run(run, DTYPES, machine, layout)
+            compiled[layout] = compile_variant(variant, machine, layout)
         return compiled[layout]
 
     # As for runs so long that measuring costs nothing.

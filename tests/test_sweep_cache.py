@@ -1,11 +1,15 @@
 """A cache directory: many sweeps beside each other, each found again."""
 
 import json
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from sweep_program import GRID, differing, go
 
 from adamw_jax import sweep
+from adamw_jax.sweep.files import digest
+from adamw_jax.sweep.manifest import name_of, read
 
 FEW = GRID[::5]  # seven runs, in both programs
 
@@ -58,3 +62,41 @@ def test_output_and_cache_are_not_both_given(tmp_path):
         go(tmp_path, cache=tmp_path)
     with pytest.raises(ValueError, match="fresh=True deletes what output or cache keeps"):
         go(fresh=True)
+
+
+def test_a_damaged_table_is_not_taken(tmp_path):
+    go(cache=tmp_path, grid=FEW)
+    (table,) = tmp_path.glob("*/results.parquet")
+    content = bytearray(table.read_bytes())
+    content[-20] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(sweep.StoreError, match="results.parquet is damaged"):
+        sweep.kept(tmp_path, FEW)
+
+
+def test_a_sweep_whose_manifest_is_lost_is_left_out_and_said(tmp_path):
+    go(cache=tmp_path, grid=FEW)
+    (manifest,) = tmp_path.glob("*/sweep.json")
+    manifest.write_text("{}")
+    with pytest.warns(UserWarning, match="is left out: it does not describe a sweep"):
+        assert sweep.kept(tmp_path, FEW) is None
+    with pytest.warns(UserWarning, match="written anew"):
+        go(cache=tmp_path, grid=FEW)
+    assert len(sweep.kept(tmp_path, FEW)) == len(FEW)
+
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+@pytest.mark.parametrize("cache", sorted(RESULTS.glob("*/sweeps/*")), ids=lambda path: path.name)
+def test_the_results_in_the_documentation_are_found(cache):
+    (place,) = cache.iterdir()
+    manifest = read(place / "sweep.json")
+    assert name_of(manifest.description) == place.name
+    assert digest((place / "results.parquet").read_bytes()) == manifest.table
+    names = list(manifest.description["grid"]["values"])
+    columns = pq.read_table(place / "results.parquet", columns=["run", *names]).to_pylist()
+    rows = {row.pop("run"): row for row in columns}
+    results = sweep.kept(cache, [rows[run] for run in sorted(rows)])
+    assert len(results) == manifest.description["grid"]["runs"]
+    assert {result.status for result in results} <= {"finished", "diverged"}

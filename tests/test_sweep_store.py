@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -21,11 +22,13 @@ import optax
 import pyarrow.parquet as pq
 import pytest
 from flax import nnx
-from sweep_program import GRID, HALVING, begin, columns, differing, go
+from sweep_program import GRID, HALVING, begin, differing, go
 
-from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, tune, work
+from adamw_jax.sweep import Halving, Layout, Run, StoreError, engine, product, sweep, tune
+from adamw_jax.sweep.files import digest
 from adamw_jax.sweep.grid import normalized
-from adamw_jax.sweep.store import Store
+from adamw_jax.sweep.manifest import name_of, read
+from adamw_jax.sweep.store import OnDisk
 
 BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halving"])
 
@@ -33,16 +36,16 @@ BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halvin
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once():
     """What the engine compiles is kept from test to test, since most of their time goes there."""
-    compile_run, programs = work.compile_run, {}
+    compile_variant, programs = engine.compile_variant, {}
 
-    def kept(run, numbers, machine, layout):
-        key = run, *numbers.items(), machine.mesh, layout
+    def kept(variant, machine, layout):
+        key = variant.run, *variant.numbers.items(), machine.mesh, layout
         if key not in programs:
-            programs[key] = compile_run(run, numbers, machine, layout)
+            programs[key] = compile_variant(variant, machine, layout)
         return programs[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "compile_run", kept)
+        patch.setattr(engine, "compile_variant", kept)
         yield
 
 
@@ -242,13 +245,13 @@ def test_an_interrupted_sweep_goes_on_where_it_was(calls, halving, whole, tmp_pa
     assert not any(".tmp" in name for name in names(tmp_path))
     done = {(path.name[0], run) for path in kept for run in pq.read_table(path)["run"].to_pylist()}
     assert bool(done) == (calls > 2)
-    again, write = set(), Store.write
+    again, write = set(), OnDisk.write
 
     def writes(store, rung, results, states):
         again.update((str(rung), result.run) for result in results)
         write(store, rung, results, states)
 
-    monkeypatch.setattr(Store, "write", writes)
+    monkeypatch.setattr(OnDisk, "write", writes)
     go(tmp_path, halving=halving)
     assert again and not again & done
     assert differing(tmp_path, whole(halving=halving)) == []
@@ -275,7 +278,7 @@ def test_a_finished_sweep_compiles_and_changes_nothing(
 ):
     shutil.copytree(whole(halving=halving), tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
-    monkeypatch.setattr(work, "compile_run", never)
+    monkeypatch.setattr(engine, "compile_variant", never)
     results = go(tmp_path, halving=halving, layout=None)
     # The program is traced, to see that it is the same.
     assert not [event for event in compilations if "backend_compile" in event]
@@ -364,17 +367,16 @@ def test_an_output_is_made_with_the_folders_above_it(tmp_path):
 
 
 def edited(change):
+    """Changes a manifest as another version would have written it: with its digest."""
+
     def edit(directory):
         path = directory / "sweep.json"
-        manifest = json.loads(path.read_text())
-        change(manifest)
-        path.write_text(json.dumps(manifest))
+        content = json.loads(path.read_text())
+        del content["digest"]
+        change(content)
+        path.write_text(json.dumps({**content, "digest": name_of(content)}))
 
     return edit
-
-
-def text(content):
-    return lambda directory: (directory / "sweep.json").write_text(content)
 
 
 def nothing(directory):
@@ -403,14 +405,7 @@ OTHERS = {
         {},
         'adamw_jax_version is "0.0.1" there',
     ),
-    "format": (edited(lambda m: m.update(format=0)), {}, "format is 0 there"),
-    "no JSON": (text("runs: many"), {}, "sweep.json"),
-    "half of a manifest": (text('{"format": 1, "grid'), {}, "sweep.json"),
-    "binary": (lambda d: (d / "sweep.json").write_bytes(b"\xff\x00"), {}, "sweep.json"),
-    "empty": (text(""), {}, "sweep.json"),
-    "a list": (text("[]"), {}, "sweep.json"),
-    "a number": (text("1"), {}, "sweep.json"),
-    "no manifest": (lambda d: (d / "sweep.json").unlink(), {}, "results.parquet"),
+    "format": (edited(lambda m: m.update(format=3)), {}, "format 3; this version of"),
 }  # fmt: skip
 IDENTITY = {"data": "noise"}
 
@@ -429,15 +424,17 @@ def test_another_sweep_is_refused_and_nothing_changed(name, state, whole, tmp_pa
         broken_off(tmp_path, 28, identity=IDENTITY)
     edit(tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(work, "compile_run", never)
-    with pytest.raises(StoreError, match=re.escape(str(tmp_path)) + f".*{told}.*nothing was"):
+    monkeypatch.setattr(engine, "compile_variant", never)
+    with pytest.raises(StoreError, match=re.escape(str(tmp_path)) + f".*{told}"):
         go(tmp_path, **{"identity": IDENTITY, **options})
     assert contents(tmp_path) == before
 
 
 def test_a_table_of_something_else_is_not_touched(tmp_path):
     (tmp_path / "results.parquet").write_bytes(b"of another program")
-    with pytest.raises(StoreError, match="results.parquet of something else"):
+    with pytest.raises(
+        StoreError, match="results.parquet is not known to be this sweep's; nothing"
+    ):
         go(tmp_path)
     # The lock must be taken before anything is looked at.
     assert set(names(tmp_path)) - {".lock-0"} == {"results.parquet"}
@@ -513,22 +510,155 @@ def test_a_damaged_table_is_named_and_made_again(damage, whole, tmp_path):
     assert differing(tmp_path, whole()) == []
 
 
-def test_no_flipped_byte_of_the_data_goes_unnoticed(tmp_path):
-    path = parts(broken_off(tmp_path, 28))[0]
-    store, content = Store(tmp_path, normalized(GRID), {}), path.read_bytes()
-    clean, unnoticed = columns(store.read()), {}
-    # Behind the data a Parquet file has a footer, whose length is before the last 4 bytes.
-    data = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    for place in random.Random(0).sample(range(data), 200):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
-        try:
-            if columns(store.read()) != clean:
-                unnoticed[place] = "other results"
-        except StoreError:
-            pass
-        except Exception as error:
-            unnoticed[place] = repr(error)
-    assert unnoticed == {}
+def flipped(content, places):
+    """The content with one bit changed, in turn, at each of the places."""
+    for place in places:
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        yield place, bytes(changed)
+
+
+@pytest.mark.parametrize("file", ["parts/*.parquet", "results.parquet"])
+def test_no_flipped_bit_of_results_goes_unnoticed(file, whole, tmp_path):
+    """In the data, in the footer and in the metadata alike."""
+    if file == "results.parquet":
+        shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
+    else:
+        broken_off(tmp_path, 28)
+    path = next(tmp_path.glob(file))
+    content, description = path.read_bytes(), read(tmp_path / "sweep.json").description
+    places = random.Random(0).sample(range(8 * len(content)), 300)
+    with OnDisk(tmp_path, normalized(GRID), description) as store:
+        store.read()
+        for _place, changed in flipped(content, places):
+            path.write_bytes(changed)
+            with pytest.raises(StoreError, match=f"{re.escape(path.name)} is damaged"):
+                store.read()
+
+
+def test_no_flipped_bit_of_a_manifest_loses_results(whole, tmp_path):
+    """It is noticed, or the content means the same; the manifest is then written anew."""
+    shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "sweep.json"
+    content, asked = path.read_bytes(), read(path)
+    for place, changed in flipped(content, random.Random(1).sample(range(8 * len(content)), 300)):
+        path.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with OnDisk(tmp_path, normalized(GRID), asked.description) as store:
+                assert store.manifest == asked, place
+        noticed = "".join(str(warning.message) for warning in told)
+        assert json.loads(changed_or(changed)) == json.loads(content) or "are kept" in noticed
+        assert path.read_bytes() == content, place
+
+
+def changed_or(content):
+    """JSON that equals nothing, where the content is no JSON."""
+    try:
+        json.loads(content)
+    except ValueError:
+        return b"null"
+    return content
+
+
+FAULTS = {
+    "missing": (lambda path: path.unlink(), "is missing"),
+    "no JSON": (lambda path: path.write_text("runs: many"), "is damaged .*JSON"),
+    "half": (lambda path: path.write_text('{"format": 2, "grid'), "is damaged .*JSON"),
+    "binary": (lambda path: path.write_bytes(b"\xff\x00"), "is damaged .*JSON"),
+    "empty": (emptied, "is damaged .*JSON"),
+    "zeroed": (zeroed, "is damaged .*JSON"),
+    "a list": (lambda path: path.write_text("[]"), "is damaged .*does not describe a sweep"),
+    "a number": (lambda path: path.write_text("1"), "is damaged .*does not describe a sweep"),
+    "another value": (
+        lambda path: path.write_text(path.read_text().replace('"runs": 32', '"runs": 33')),
+        "is damaged .*not what was written",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", ["finished", "begun"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_lost_manifest_is_written_anew_and_all_results_are_kept(fault, state, whole, tmp_path):
+    change, told = FAULTS[fault]
+    if state == "finished":
+        shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
+    else:
+        broken_off(tmp_path, 28, layout=(2, 2))
+    manifest, held = contents(tmp_path)["sweep.json"], parts(tmp_path)
+    change(tmp_path / "sweep.json")
+    with pytest.raises(StoreError, match=f"{told}.* is not known to be this sweep's; nothing was"):
+        go(tmp_path, length=7)
+    files = len(held) or 1
+    with (
+        pytest.warns(UserWarning, match=f"{told}.* written anew: the {files} files .* are kept"),
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        go(tmp_path, layout=(1, 1), progress=stopping(1, doing=("training", "done")))
+    assert contents(tmp_path)["sweep.json"] == manifest
+    assert set(held) <= set(parts(tmp_path))
+    go(tmp_path, layout=(1, 1))
+    assert differing(tmp_path, whole(layout=(2, 2))) == []
+
+
+def test_a_damaged_manifest_beside_no_results_is_named(tmp_path):
+    (tmp_path / "sweep.json").write_text("mine")
+    with pytest.raises(StoreError, match="sweep.json is damaged .* no results beside it: delete"):
+        go(tmp_path)
+    assert (tmp_path / "sweep.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("layouts", [{"a": [0, 1]}, {"a": None}, {"a": ["4", 1]}, {"a": 3}, [1], 2])
+def test_layouts_that_cannot_be_are_damage(layouts, whole, tmp_path):
+    shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
+    edited(lambda manifest: manifest.update(layouts=layouts))(tmp_path)
+    with pytest.warns(UserWarning, match="its layouts are not pairs of integers from 1 on"):
+        go(tmp_path)
+    assert differing(tmp_path, whole()) == []
+
+
+# Directories of the first format, which had no digests
+
+
+def of_format_1(directory):
+    """Turns a directory into one that the first version wrote."""
+    path = directory / "sweep.json"
+    content = json.loads(path.read_text())
+    del content["digest"], content["table"]
+    path.write_text(json.dumps({**content, "format": 1}))
+    for file in directory.rglob("*.parquet"):
+        plain = pq.read_table(file).replace_schema_metadata(None)
+        file.unlink()
+        pq.write_table(plain, file, write_page_checksum=True)
+        if file.parent.name == "parts":
+            name, _, _ = file.stem.rpartition("-")
+            file.rename(file.with_stem(f"{name}-{digest(file.read_bytes())}"))
+
+
+@pytest.mark.parametrize("state", ["finished", "begun"])
+def test_a_directory_of_the_first_format_goes_on(state, whole, tmp_path):
+    if state == "finished":
+        shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
+    else:
+        broken_off(tmp_path, 28)
+    of_format_1(tmp_path)
+    with pytest.raises(StoreError, match=r"another sweep: lengths is \[6, 6\] there"):
+        go(tmp_path, length=7)
+    go(tmp_path)
+    assert differing(tmp_path, whole()) == []
+    assert read(tmp_path / "sweep.json").table == digest(
+        (tmp_path / "results.parquet").read_bytes()
+    )
+
+
+def test_a_lost_manifest_of_the_first_format_is_not_guessed(tmp_path):
+    broken_off(tmp_path, 28)
+    of_format_1(tmp_path)
+    (tmp_path / "sweep.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(StoreError, match="is missing, .* is not known to be this sweep's"):
+        go(tmp_path)
+    assert contents(tmp_path) == before
 
 
 @DAMAGES
@@ -620,9 +750,9 @@ def small_memory(monkeypatch):
     """Lets programs of more than some lanes run out of memory, in one of their steps."""
 
     def install(lanes, step, calls=0, message=OUT):
-        compile_run, left = work.compile_run, itertools.count(-calls)
+        compile_variant, left = engine.compile_variant, itertools.count(-calls)
 
-        def compile_(run, numbers, machine, layout):
+        def compile_(variant, machine, layout):
             def failing(*args):
                 # Only after so many calls: what else is on the device may grow.
                 if layout.lanes * layout.rounds > lanes and next(left) >= 0:
@@ -630,7 +760,7 @@ def small_memory(monkeypatch):
 
             if step == "compiling":
                 failing()
-            program = compile_run(run, numbers, machine, layout)
+            program = compile_variant(variant, machine, layout)
 
             def started(*args):
                 failing()
@@ -646,7 +776,7 @@ def small_memory(monkeypatch):
                 ]
             )
 
-        monkeypatch.setattr(work, "compile_run", compile_)
+        monkeypatch.setattr(engine, "compile_variant", compile_)
 
     return install
 
@@ -693,17 +823,17 @@ def test_other_errors_of_jax_come_through(layout, step, small_memory, tmp_path):
 )
 def test_a_layout_fits_the_memory(told, lanes, monkeypatch, tmp_path):
     need = {}
-    compile_run = work.compile_run
+    compile_variant = engine.compile_variant
 
-    def noted(run, numbers, machine, layout):
-        program = compile_run(run, numbers, machine, layout)
+    def noted(variant, machine, layout):
+        program = compile_variant(variant, machine, layout)
         need[layout] = program.bytes
         return program
 
-    monkeypatch.setattr(work, "compile_run", noted)
+    monkeypatch.setattr(engine, "compile_variant", noted)
     go(grid=GRID[:1], layout=(lanes, 1))
     room = need.pop(Layout(lanes, 1))
-    monkeypatch.setattr(tune, "memory", lambda machine: room)
+    monkeypatch.setattr(tune, "available_bytes", lambda machine: room)
     results = go(tmp_path, layout=told)
     assert told is None or max(need.values()) > room  # some were too large
     for result in results:
@@ -714,7 +844,7 @@ def test_a_layout_fits_the_memory(told, lanes, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("layout", [(8, 1), None], ids=["told", "measured"])
 def test_no_memory_is_a_memory_error(layout, monkeypatch, tmp_path):
-    monkeypatch.setattr(tune, "memory", lambda machine: 100)
+    monkeypatch.setattr(tune, "available_bytes", lambda machine: 100)
     with pytest.raises(MemoryError, match="a single run does not fit"):
         go(tmp_path, layout=layout)
 
@@ -760,17 +890,8 @@ def test_a_function_that_is_called_callback_is_known_all_the_same(tmp_path):
         sweep(run(2.0), product(rate=[1.0]), output=tmp_path, progress=False)
 
 
-def test_results_without_their_manifest_are_not_taken_for_ones_own(tmp_path):
-    broken_off(tmp_path, 28)
-    (tmp_path / "sweep.json").unlink()
-    before = contents(tmp_path)
-    with pytest.raises(StoreError, match="holds parts/.* of something else; nothing was changed"):
-        go(tmp_path)
-    assert contents(tmp_path) == before
-
-
 def test_a_call_that_failed_does_not_claim_the_directory(tmp_path):
-    with pytest.raises(ValueError, match="no metric is called 'los'"):
+    with pytest.raises(ValueError, match="watch names the metric 'los'"):
         go(tmp_path, watch=["los"])
     go(tmp_path, watch=["loss"])
     assert differing(tmp_path, go(watch=["loss"])) == []

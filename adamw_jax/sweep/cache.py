@@ -1,35 +1,39 @@
-"""Finished sweeps in a cache directory, found by their grids."""
+"""A cache: a directory in which every sweep has a subdirectory of its own."""
 
-import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from adamw_jax.sweep import manifest, table
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.results import Result
-from adamw_jax.sweep.store import Store, description
 
 
 def kept(cache: str | Path, grid: Sequence[Row]) -> list[Result] | None:
     """Reads the results of a finished sweep of a grid, whatever it trained.
 
-    Unlike `sweep`, this neither traces nor compiles anything: program, data, options and
-    versions may have been other ones.
+    Unlike `sweep` this traces and compiles nothing, and asks for no program: functions, data,
+    options and versions may have been other ones.
 
     Args:
       cache: the directory that was given to `sweep` as `cache`.
       grid: the rows of settings.
 
     Returns:
-      A result for each row, of the newest such sweep; None where there is none.
+      A result for each row, from the newest such sweep; None where there is none.
 
     Raises:
       StoreError: the results are damaged.
     """
     rows = normalized(grid)
-    asked = description(rows)["grid"]
+    asked = manifest.describe_grid(rows)
     tables = sorted(Path(cache).glob("*/results.parquet"), key=lambda path: path.stat().st_mtime)
-    for table in reversed(tables):
-        manifest = json.loads((table.parent / "sweep.json").read_text())
-        if manifest["grid"] == asked:
-            return Store(table.parent, rows, manifest).read()
+    for path in reversed(tables):
+        try:
+            found = manifest.read(path.with_name("sweep.json"))
+        except (FileNotFoundError, manifest.ManifestError) as error:
+            warnings.warn(f"{path} is left out: {error}", stacklevel=2)
+            continue
+        if found.description["grid"] == asked:
+            return table.read(path, found.table, rows)
     return None

@@ -1,14 +1,18 @@
 """One chunk: a program's lanes, advanced together until all of them have ended."""
 
+import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamw_jax.sweep.lanes import Program
+from adamw_jax.sweep.files import damage, write_whole
+from adamw_jax.sweep.program import Program
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import DIVERGED, FINISHED, RUNNING, STOPPED
 
@@ -16,38 +20,49 @@ from adamw_jax.sweep.results import DIVERGED, FINISHED, RUNNING, STOPPED
 States = list[np.ndarray]
 
 
-class Ends(NamedTuple):
-    """What ends a run before its time.
+@dataclass(frozen=True)
+class Ends:
+    """What ends a run early.
 
     Attributes:
       until: from metrics [runs, …] to bool[runs].
-      watch: metrics whose NaN or infinity ends a run; None for all.
+      watch: the metrics whose NaN or infinity ends a run; None for all.
+
+    Raises:
+      TypeError: `until` is not a function, or `watch` is not a sequence.
+      ValueError: `watch` is a string.
     """
 
     until: Callable[[Mapping[str, np.ndarray]], Any] | None
     watch: Sequence[str] | None
 
-    def check(self, metrics: Iterable[str]) -> None:
-        """Refuses metrics to watch that there are not.
-
-        Raises:
-          ValueError: naming one.
-        """
+    def __post_init__(self):
+        if not (self.until is None or callable(self.until)):
+            raise TypeError(f"until is a function of the metrics; got {self.until!r}")
         if isinstance(self.watch, str):
             raise ValueError(f"watch is a sequence of names; got the string {self.watch!r}")
-        if unknown := set(self.watch or ()) - set(metrics):
+        if not (self.watch is None or isinstance(self.watch, Iterable)):
+            raise TypeError(f"watch is a sequence of names; got {self.watch!r}")
+
+    def check(self, metrics: Iterable[str]) -> None:
+        """Checks that the metrics to watch are among those that there are.
+
+        Raises:
+          ValueError: naming one that is not.
+        """
+        if unknown := [name for name in self.watch or () if name not in metrics]:
             raise ValueError(
-                f"no metric is called {min(unknown)!r}; there are {', '.join(metrics)}"
+                f"watch names the metric {unknown[0]!r}; there are {', '.join(metrics)}"
             )
 
     def diverged(self, metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-        """bool[runs], from metrics [runs, …]."""
+        """Which runs have diverged, bool[runs], from metrics [runs, …]."""
         names = metrics if self.watch is None else self.watch
         finite = [np.isfinite(metrics[name]) for name in names]
         return ~np.all([x.reshape(len(x), -1).all(1) for x in finite], axis=0)
 
     def stopped(self, metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-        """bool[runs], from metrics [runs, …]."""
+        """Which runs `until` stops, bool[runs], from metrics [runs, …]."""
         runs = len(next(iter(metrics.values())))
         if self.until is None:
             return np.zeros(runs, bool)
@@ -65,9 +80,9 @@ class History(NamedTuple):
 
     Attributes:
       metrics: for each advance, arrays [runs, …] by name.
-      counts: int[runs], how many of the advances are each run's own.
+      counts: int[runs], how many advances each run made before it ended.
       status: of each run.
-      seconds: of the chunk.
+      seconds: how long the chunk took.
     """
 
     metrics: list[dict[str, np.ndarray]]
@@ -85,16 +100,19 @@ def advance_chunk(
     ends: Ends,
     meter: Meter,
 ) -> tuple[Any, History]:
-    """Advances the first `runs` lanes of a state, and the padding behind them.
+    """Advances a state until all of its runs have ended.
 
     Args:
       program: compiled for the state's width.
       state: before the first of the advances; it is consumed.
-      runs: how many lanes count.
+      runs: how many lanes hold runs of their own; those behind them are padding.
       advances: those to be made, of all that a run has.
       length: how many a run has.
       ends: what ends a run early.
       meter: is told of each advance.
+
+    Returns:
+      The state after the last advance, and the history of the runs.
     """
     began = last = time.perf_counter()
     counts, status = np.full(runs, len(advances)), np.full(runs, RUNNING, object)
@@ -127,7 +145,7 @@ def advance_chunk(
 
 
 def unpacked(state: Any, runs: int) -> States:
-    """The state's leaves on the host, of the first lanes."""
+    """The leaves of a state on the host, of the first `runs` lanes."""
 
     def plain(leaf):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -137,11 +155,11 @@ def unpacked(state: Any, runs: int) -> States:
 
 
 def packed(states: Sequence[States], like: Any) -> Any:
-    """A state of full lanes; the last run fills what is left.
+    """The state of a chunk from the states of its runs; the last run fills what is left.
 
     Args:
-      states: of each run.
-      like: a state of the program, whose types and places are taken.
+      states: the leaves of each run.
+      like: a state of the program; the result has its types and lies where it lies.
     """
     leaves, structure = jax.tree.flatten(like)
     width = len(leaves[0])
@@ -156,3 +174,23 @@ def packed(states: Sequence[States], like: Any) -> Any:
         return jax.device_put(stacked, leaf.sharding)
 
     return jax.tree.unflatten(structure, [placed(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def write_states(path: Path, runs: Sequence[int], states: States) -> None:
+    """Writes the states of runs, stacked, as NumPy's npz."""
+    content = io.BytesIO()
+    leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
+    np.savez(content, runs=np.array(runs), **leaves)
+    write_whole(path, content.getvalue())
+
+
+def read_states(path: Path) -> dict[int, States]:
+    """Reads the leaves of each run's state.
+
+    Raises:
+      StoreError: the file is damaged.
+    """
+    with damage(path, "start again"), path.open("rb") as file:
+        arrays = dict(np.load(file))
+        leaves = [arrays[f"leaf{i}"] for i in range(len(arrays) - 1)]
+        return {run: [leaf[i] for leaf in leaves] for i, run in enumerate(arrays["runs"].tolist())}

@@ -12,7 +12,7 @@ comprehension makes one, too. The functions here make the usual ones and combine
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ def product(*grids: Sequence[Row], **axes: Iterable[Any]) -> Grid:
     """Every row of every grid with every value of every axis; the last varies fastest.
 
     Raises:
-      ValueError: a setting appears twice, or an axis is no list.
+      ValueError: a setting appears twice, or an axis is not a list.
     """
     axes = {name: _values(name, axis) for name, axis in axes.items()}
     factors = [*grids, *([{name: value} for value in values] for name, values in axes.items())]
@@ -37,7 +37,7 @@ def zipped(**axes: Iterable[Any]) -> Grid:
     """One row for the first values of all axes, one for the second values, and so on.
 
     Raises:
-      ValueError: axes of different lengths, or one that is no list.
+      ValueError: axes of different lengths, or one that is not a list.
     """
     columns = {name: _values(name, axis) for name, axis in axes.items()}
     if len({len(values) for values in columns.values()}) > 1:
@@ -49,7 +49,7 @@ def zipped(**axes: Iterable[Any]) -> Grid:
 
 
 def concatenated(*grids: Sequence[Row]) -> Grid:
-    """The rows of all grids, one grid after another; a row that was there before is left out."""
+    """The rows of all grids, one grid after another, each row once."""
     rows: dict[Any, Row] = {}
     for row in itertools.chain(*grids):
         plain = {name: _scalar(name, value) for name, value in row.items()}
@@ -92,13 +92,23 @@ def _identity(row: Row) -> tuple[Any, ...]:
 
 
 def normalized(rows: Sequence[Row]) -> Grid:
-    """The rows as the engine takes them: Python's own scalars, a seed in each.
+    """The rows as the engine takes them: with Python's own scalars, and a seed in each.
 
     Raises:
+      TypeError: the grid is not a sequence of dictionaries.
       ValueError: no rows, a row with other settings than the first, a value that is
         neither a number nor a string, bool, None or tuple of those, a seed out of range,
         two equal rows.
     """
+    if isinstance(rows, Mapping):
+        raise TypeError(
+            f"a grid is a sequence of rows, such as sweep.product(**axes) makes; got {rows!r}"
+        )
+    if isinstance(rows, str) or not isinstance(rows, Iterable):
+        raise TypeError(f"a grid is a sequence of rows; got {rows!r}")
+    rows = list(rows)
+    if strange := [row for row in rows if not isinstance(row, Mapping)]:
+        raise TypeError(f"a row of a grid is a dictionary of settings; got {strange[0]!r}")
     if not rows:
         raise ValueError("the grid has no rows")
     rows = [{"seed": 0} | {name: _scalar(name, v) for name, v in row.items()} for row in rows]

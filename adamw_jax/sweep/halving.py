@@ -4,21 +4,26 @@ import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from adamw_jax.sweep.results import DIVERGED, Result
+from adamw_jax.sweep.results import DIVERGED, RUNNING, Result
 
 
-class Halving(NamedTuple):
+@dataclass(frozen=True)
+class Halving:
     """After each rung the better runs go on, packed into full lanes.
 
     Attributes:
       metric: a scalar metric's name; its value after the rung's last advance counts.
       rungs: numbers of advances, increasing, after which runs are dropped.
-      keep: share of the runs that goes on, in (0, 1), rounded up.
+      keep: fraction of the runs that goes on, in (0, 1); their number is rounded up.
       largest: whether large values are good ones, as of an accuracy.
+
+    Raises:
+      ValueError: rungs that do not increase from at least 1, or `keep` outside (0, 1).
     """
 
     metric: str
@@ -26,48 +31,48 @@ class Halving(NamedTuple):
     keep: float = 0.5
     largest: bool = False
 
-    def checked(self, shortest: int) -> "Halving":
-        """The same, with Python's own integers.
-
-        Raises:
-          ValueError: rungs that runs of this length do not reach, or another value.
-        """
+    def __post_init__(self):
         try:
             rungs = tuple(map(operator.index, self.rungs))
         except TypeError as error:
             raise ValueError(f"rungs are integers in a tuple; got {self.rungs!r}") from error
-        ends = (0, *rungs, shortest)
-        if not rungs or any(a >= b for a, b in itertools.pairwise(ends)):
-            raise ValueError(
-                f"rungs must increase from at least 1 to less than {shortest}, the shortest "
-                f"run's length; got {self.rungs}"
-            )
-        if not 0 < self.keep < 1:
-            raise ValueError(f"keep must be in (0, 1); got {self.keep}")
-        return self._replace(rungs=rungs, keep=float(self.keep))
+        if not rungs or any(a >= b for a, b in itertools.pairwise((0, *rungs))):
+            raise ValueError(f"rungs must increase from at least 1; got {self.rungs}")
+        if not isinstance(self.keep, int | float | np.number) or not 0 < self.keep < 1:
+            raise ValueError(f"keep must be in (0, 1); got {self.keep!r}")
+        object.__setattr__(self, "rungs", rungs)
+        object.__setattr__(self, "keep", float(self.keep))
 
-    def check_metric(self, metrics: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuses a metric that there is not, or that is no scalar; they come with shapes.
+    def check(self, metrics: Mapping[str, Any], length: int) -> None:
+        """Checks that runs can be halved so.
+
+        Args:
+          metrics: their types, by name.
+          length: how often the runs are advanced.
 
         Raises:
-          ValueError: naming it.
+          ValueError: the metric is missing or is not a scalar, or a rung is not before the
+            runs' end.
         """
-        if metrics.get(self.metric):
-            raise ValueError(
-                f"halving's metric {self.metric!r} must be a scalar; its shape is "
-                f"{metrics[self.metric]}"
-            )
         if self.metric not in metrics:
             raise ValueError(
                 f"halving's metric {self.metric!r} is none of {', '.join(map(repr, metrics))}"
             )
+        if shape := metrics[self.metric].shape:
+            raise ValueError(
+                f"halving's metric {self.metric!r} must be a scalar; its shape is {shape}"
+            )
+        if self.rungs[-1] >= length:
+            raise ValueError(
+                f"rungs must be less than {length}, the shortest run's length; got {self.rungs}"
+            )
 
     def survivors(self, results: Sequence[Result], advances: int) -> set[int]:
-        """The runs that go on; ties go to the earlier one.
+        """The numbers of the runs that go on; of equal ones, the earlier.
 
         Args:
-          results: those that took part in the rung, which may have gone on already.
-            Diverged ones count, but lose; stopped ones count with their last value.
+          results: of the runs that took part in the rung; they may have gone on already.
+            Diverged runs count, but lose; stopped ones count with their last value.
           advances: after how many they are compared.
         """
 
@@ -79,16 +84,46 @@ class Halving(NamedTuple):
             return math.inf if lost else -value if self.largest else value, result.run
 
         ranked = sorted(results, key=badness)
-        kept = ranked[: self._kept(len(ranked))]
-        return {result.run for result in kept}
+        return {result.run for result in ranked[: self._going_on(len(ranked))]}
 
     def entrants(self, runs: int) -> list[int]:
-        """How many runs take part in each rung and in the rest."""
+        """How many runs take part in each rung, and in what follows the last one."""
         counts = [runs]
         for _ in self.rungs:
-            counts.append(self._kept(counts[-1]))
+            counts.append(self._going_on(counts[-1]))
         return counts
 
-    def _kept(self, runs: int) -> int:
+    def _going_on(self, runs: int) -> int:
         # Rounded first: 0.07 · 100 is a little above 7 in binary.
         return math.ceil(round(self.keep * runs, 6))
+
+
+class Rung(NamedTuple):
+    """A stretch of advances between two comparisons.
+
+    Attributes:
+      number: from 0.
+      first: advances made before it.
+      last: advances made after it; None for each run's length.
+    """
+
+    number: int
+    first: int
+    last: int | None
+
+    def advances(self, length: int) -> range:
+        """The advances in the rung, of runs that are so long."""
+        return range(self.first, self.last or length)
+
+    def awaits(self, result: Result | None) -> bool:
+        """Whether a run, of which so much is known, has yet to make the rung's advances."""
+        if result is None:
+            return self.first == 0
+        return result.status == RUNNING and len(result.advance) == self.first
+
+
+def rungs_of(halving: Halving | None) -> list[Rung]:
+    """All rungs and what follows the last; without halving, one that takes runs to their end."""
+    ends = halving.rungs if halving else ()
+    bounds = zip((0, *ends), (*ends, None), strict=True)
+    return [Rung(i, first, last) for i, (first, last) in enumerate(bounds)]

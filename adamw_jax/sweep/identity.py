@@ -1,44 +1,112 @@
-"""What a sweep's results depend on, in a few letters."""
+"""Whether the results in a directory are this sweep's."""
 
-import hashlib
-import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from adamw_jax.sweep import manifest, table
+from adamw_jax.sweep.files import StoreError, digest
+from adamw_jax.sweep.manifest import Manifest, ManifestError, name_of
+from adamw_jax.sweep.program import Layout
 
-from adamw_jax.sweep.groups import Group
-
-CALLBACKS = "has callbacks"
+MEND = "nothing was changed. Choose another directory, or delete this one"
 
 
-def digest_of_program(group: Group, data: Any) -> str:
-    """Of a run's two functions, as they are handed to the compiler.
+class Files:
+    """The files of a sweep's directory."""
 
-    Comments do not count, and what is computed does; so do the names of jitted functions.
-    A program that calls back into Python holds that function's address, which is another
-    one every time; of such a one nothing is known.
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.manifest = directory / "sweep.json"
+        self.table = directory / "results.parquet"
+        self.parts, self.states = directory / "parts", directory / "states"
+
+    def held(self) -> list[Path]:
+        """Those that hold results or states."""
+        files = [self.table, *self.parts.glob("*"), *self.states.glob("*")]
+        return [path for path in files if path.exists() and not path.name.startswith(".tmp-")]
+
+    def clean(self) -> None:
+        """Deletes what a kill left half written."""
+        for folder in (self.directory, self.parts, self.states):
+            for path in folder.glob(".tmp-*"):
+                path.unlink()
+
+
+def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
+    """Makes a directory this sweep's, with the results of the sweep that it holds.
+
+    Args:
+      files: of the directory.
+      asked: the manifest of a sweep that has not begun.
+      fresh: whether the sweep's results are deleted.
+
+    Returns:
+      The manifest, as it is now in the directory.
+
+    Raises:
+      StoreError: the results are another sweep's, or cannot be known to be this one's.
     """
-    numbers = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in group.numbers.items()}
-    start, advance = jax.jit(group.run.start), jax.jit(group.run.advance)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(start, numbers, key, data)
-    text = start.lower(numbers, key, data).as_text() + advance.lower(state, data).as_text()
-    calls_back = re.search(r"custom_call @\w*callback", text)
-    return CALLBACKS if calls_back else _short(hashlib.sha256(text.encode()))
+    held = files.held()
+    found = _found(files, held, asked)
+    if found and held and found.description != asked.description:
+        told = manifest.difference(found.description, asked.description)
+        raise StoreError(f"{files.directory} holds the results of another sweep: {told}; {MEND}")
+    # A manifest without results claims nothing: the call that wrote it may have failed.
+    if found and found.description == asked.description and not fresh:
+        asked = found
+    if files.table.exists() and not asked.table and not fresh:
+        asked = asked._replace(table=digest(files.table.read_bytes()))
+    manifest.write(files.manifest, asked)
+    for path in held if fresh else ():
+        path.unlink()
+    files.clean()
+    return asked
 
 
-def digest_of_data(data: Any) -> str:
-    """Of all arrays, with their shapes and dtypes."""
-    digest = hashlib.sha256(str(jax.tree.structure(data)).encode())
-    for leaf in map(jnp.asarray, jax.tree.leaves(data)):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
-        digest.update(np.asarray(leaf).tobytes())
-    return _short(digest)
+def _found(files: Files, held: Sequence[Path], asked: Manifest) -> Manifest | None:
+    """The manifest that is there; a lost one, as it must have been."""
+    try:
+        return manifest.read(files.manifest)
+    except FileNotFoundError:
+        return _rebuilt(files, held, asked, "is missing") if held else None
+    except ManifestError as error:
+        if held:
+            return _rebuilt(files, held, asked, f"is damaged ({error})")
+        raise StoreError(
+            f"{files.manifest} is damaged ({error}). There are no results beside it: delete it, "
+            "or choose another directory"
+        ) from error
 
 
-def _short(digest: Any) -> str:
-    return digest.hexdigest()[:16]
+def _rebuilt(files: Files, held: Sequence[Path], asked: Manifest, fault: str) -> Manifest:
+    """The manifest, if all results say that they are this sweep's."""
+    origins = {path: _origin(path) for path in held if path.suffix == ".parquet"}
+    name = name_of(asked.description)
+    strange = [path for path, origin in origins.items() if origin.get("sweep") != name]
+    if strange or not origins:
+        path = (strange or held)[0]
+        raise StoreError(
+            f"{files.manifest} {fault}, and {path} is not known to be this sweep's; {MEND}"
+        )
+    warnings.warn(
+        f"{files.manifest} {fault}. It is written anew: the {len(origins)} files of results in "
+        f"{files.directory} are this sweep's, and are kept",
+        stacklevel=2,
+    )
+    layouts: dict[str, Layout] = {}
+    for origin in origins.values():
+        for variant, sides in origin["layouts"].items():
+            # The smallest, since layouts are only ever halved.
+            known = layouts.get(variant, Layout(*sides))
+            layouts[variant] = min(known, Layout(*sides), key=lambda layout: layout.width(1))
+    return asked._replace(layouts=layouts)
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """What a file says of where it is from; nothing where it cannot be read."""
+    try:
+        return table.read_origin(path)
+    except StoreError:
+        return {}

@@ -19,7 +19,7 @@ def index() -> int:
 
 
 def count() -> int:
-    """How many there are."""
+    """How many processes work on the sweep."""
     return jax.process_count()
 
 
@@ -28,7 +28,7 @@ def together(doing: str) -> Iterator[None]:
     """A stretch of work that no process leaves before all have done it.
 
     Raises:
-      StoreError: it failed in another process; without this, all would wait for that one.
+      StoreError: it failed in another process, for which all would wait otherwise.
     """
     error: BaseException | None = None
     try:
@@ -45,7 +45,7 @@ def together(doing: str) -> Iterator[None]:
             raise StoreError(f"another process failed in {doing}; its own message says why")
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """The part of the items that is this process's: each takes about as many, in order."""
+def own(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of the items: a stretch of them, about as long for each process."""
     size, i, n = len(items), index(), count()
     return items[size * i // n : size * (i + 1) // n]

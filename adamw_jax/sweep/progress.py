@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""How far a sweep has come."""
 
 import math
 import sys
@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from adamw_jax.sweep.interrupts import raise_noted
+
 
 class Progress(NamedTuple):
-    """What is done, as far as it is known.
+    """How far a sweep has come.
 
     Attributes:
-      finished: runs that are over, those of an earlier start included.
-      runs: all of them.
-      share: of this process's work, in [0, 1].
+      finished: how many runs are over, those of earlier calls included.
+      runs: how many there are.
+      share: how much of this process's work is done, in [0, 1].
       seconds_left: estimated from the speed so far; NaN at first.
-      doing: in words, such as "compiling".
-      kept: runs whose results were there before this call.
+      doing: "compiling", "training" or "done".
+      kept: how many runs were over before this call; all of them where nothing is trained.
     """
 
     finished: int
@@ -35,7 +37,7 @@ class Meter:
 
     Args:
       listener: is told of every change.
-      runs: all of them.
+      runs: how many there are.
     """
 
     def __init__(self, listener: Listener | None, runs: int):
@@ -46,34 +48,35 @@ class Meter:
         self.measured, self.spent = 0, 0.0
 
     def expect(self, total: float, done: float, ended: int) -> None:
-        """So many advances there are, so many are done, and so many runs have ended."""
+        """Takes the numbers of advances, of those that are done, and of runs that have ended."""
         self.total, self.done, self.finished, self.kept = total, done, ended, ended
 
     def doing(self, what: str) -> None:
-        """Says what is being done."""
+        """Tells the listener what is being done; between two pieces of work, Ctrl-C is raised."""
         left = max(self.total - self.done, 0.0)
         seconds = left * self.spent / self.measured if self.measured else math.nan
         share = min(self.done / self.total, 1.0)
         self.listener(Progress(self.finished, self.runs, share, seconds, what, self.kept))
+        raise_noted()
 
     def advanced(self, runs: int, seconds: float) -> None:
-        """So many runs were advanced once."""
+        """Counts one advance of so many runs."""
         self.done += runs
         self.measured += runs
         self.spent += seconds
         self.doing("training")
 
     def skipped(self, advances: int) -> None:
-        """So many advances need not be made."""
+        """Counts advances that need not be made."""
         self.done += advances
 
     def ended(self, runs: int) -> None:
-        """So many runs more are over."""
+        """Counts runs that are over."""
         self.finished += runs
         self.doing("training")
 
     def over(self) -> None:
-        """All runs are over."""
+        """Tells the listener that all runs are over."""
         self.finished, self.done = self.runs, self.total
         self.doing("done")
 
@@ -93,13 +96,13 @@ def to_stderr() -> Listener:
 
 
 def line(progress: Progress) -> str:
-    """The progress in words, 78 characters wide."""
+    """The progress as a line of 78 characters."""
     done = f"{progress.finished}/{progress.runs} runs, {100 * progress.share:.0f} %"
     return f"{done}{time_left(progress)}  {progress.doing}"[:78].ljust(78)
 
 
 def time_left(progress: Progress) -> str:
-    """Such as ", 12 min left"; nothing where that is not known."""
+    """The time left, such as ", 12 min left"; empty where it is not known."""
     seconds = progress.seconds_left
     if math.isnan(seconds) or progress.share == 1:
         return ""

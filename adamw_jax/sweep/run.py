@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 REAL = (jnp.bool, jnp.integer, jnp.floating)
 Hyperparameters = Mapping[str, jax.Array]
@@ -15,7 +16,7 @@ class Run(NamedTuple):
 
     Attributes:
       start: `(hyperparameters, key, data) -> state`. Hyperparameters are scalar arrays by
-        name, float32 or int32 (float64, int64 under x64), the key is the seed's.
+        name, float32 or int32 (float64, int64 under x64); the key is made from the seed.
       advance: `(state, data) -> (state, metrics)`, for example an epoch. It keeps the
         structure, shapes and dtypes of the state. Metrics are a pytree of real arrays.
       length: how often `advance` is called.
@@ -29,7 +30,7 @@ class Run(NamedTuple):
     def whole(cls, train: Callable[[Hyperparameters, jax.Array, Any], Any]) -> "Run":
         """A training that is one function, `(hyperparameters, key, data) -> metrics`.
 
-        It is advanced once, so that it is neither stopped early nor halved. Metrics that
+        It is advanced once, so it can be neither stopped early nor halved. Metrics that
         are arrays, such as a loss per epoch, stay arrays in the table.
         """
 
@@ -42,17 +43,82 @@ class Run(NamedTuple):
 
         return cls(start, advance, 1)
 
+    def typed(self) -> "Run":
+        """The same run; what its functions return is arrays, none of them weakly typed.
 
-def named(metrics: Any) -> dict[str, jax.Array]:
+        So `advance` may return a float32 where `start` returned a Python number.
+        """
+        return Run(
+            lambda numbers, key, data: _arrays(self.start(numbers, key, data), "state"),
+            lambda state, data: _arrays(self.advance(state, data), "what advance returns, "),
+            self.length,
+        )
+
+
+def outline(run: Run, numbers: Mapping[str, np.dtype], data: Any) -> tuple[Any, dict[str, Any]]:
+    """Traces a single run and checks its two functions.
+
+    Args:
+      run: the pair.
+      numbers: dtypes of the hyperparameters, by name.
+      data: the types of the data.
+
+    Returns:
+      The types of the state, and of the metrics of one advance by name.
+
+    Raises:
+      ValueError: the functions do not fit each other, or metrics are not real arrays.
+      TypeError: the state holds something that is not an array.
+    """
+    start, advance, _ = run.typed()
+    given = (
+        {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in numbers.items()},
+        jax.eval_shape(lambda: jax.random.key(0)),
+        data,
+    )
+    state = jax.eval_shape(start, *given)
+    if state is None:
+        raise ValueError("start returns None; it must return the state that advance takes")
+    # Another function, since JAX remembers what it traced.
+    _check_static(state, jax.eval_shape(lambda *given: start(*given), *given))
+    returned = jax.eval_shape(advance, state, data)
+    only = jax.tree.structure(returned) == jax.tree.structure(state)
+    if only or not isinstance(returned, tuple | list) or len(returned) != 2:
+        what = "the state alone" if only else _described(returned)
+        raise ValueError(f"advance must return a pair (state, metrics); it returns {what}")
+    _check_kept(state, returned[0])
+    return state, named(returned[1])
+
+
+def types_of(data: Any) -> Any:
+    """The types of a pytree of arrays.
+
+    Raises:
+      TypeError: naming a leaf that is not an array.
+    """
+
+    def type_of(path, leaf):
+        try:
+            found = jax.typeof(leaf)
+        except TypeError as error:
+            raise TypeError(
+                f"data{jax.tree_util.keystr(path)} is {leaf!r}; data is a pytree of arrays"
+            ) from error
+        return jax.ShapeDtypeStruct(found.shape, found.dtype)
+
+    return jax.tree_util.tree_map_with_path(type_of, data)
+
+
+def named(metrics: Any) -> dict[str, Any]:
     """The leaves of a pytree of metrics by their path: "loss", or "layers/0/norm".
 
     Raises:
-      ValueError: a leaf that no table holds, such as a complex array or a key.
+      ValueError: a leaf that no table can hold, such as a complex array or a key.
     """
-    leaves: dict[str, jax.Array] = {}
+    leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(metrics):
         name = jax.tree_util.keystr(path, simple=True, separator="/") or "metric"
-        if not any(jnp.issubdtype(leaf.dtype, kind) for kind in REAL):
+        if not any(jnp.issubdtype(leaf.dtype, real) for real in REAL):
             raise ValueError(f"the metric {name!r} is {leaf.dtype}; metrics are real arrays")
         if not leaf.size:
             raise ValueError(f"the metric {name!r} is empty: its shape is {leaf.shape}")
@@ -64,39 +130,35 @@ def named(metrics: Any) -> dict[str, jax.Array]:
     return leaves
 
 
-def metrics_of(run: Run, hyperparameters: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """The types of a run's metrics after an advance, by name.
+def _arrays(tree: Any, where: str) -> Any:
+    def array(path, leaf):
+        try:
+            return jnp.asarray(leaf, dtype=jnp.asarray(leaf).dtype)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{where}{jax.tree_util.keystr(path)} is {leaf!r}, which is not an array"
+            ) from error
 
-    Args:
-      run: the pair.
-      hyperparameters: dtypes by name.
-      data: of all runs.
-    """
-    one = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in hyperparameters.items()}
-    state = jax.eval_shape(run.start, one, jax.eval_shape(lambda: jax.random.key(0)), data)
-    return named(jax.eval_shape(run.advance, state, data)[1])
+    return jax.tree_util.tree_map_with_path(array, tree)
 
 
-def check_static(once: Any, again: Any) -> None:
-    """Refuses a `start` whose state has another structure each time it is traced.
+def _described(returned: Any) -> str:
+    if isinstance(returned, jax.ShapeDtypeStruct):
+        return f"an array {returned.dtype}{list(returned.shape)}"
+    length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+    return f"a {type(returned).__name__}{length}"
 
-    Raises:
-      ValueError: saying what does that.
-    """
+
+def _check_static(once: Any, again: Any) -> None:
     if jax.tree.structure(once) != jax.tree.structure(again):
         raise ValueError(
             "start returns a state of another structure each time it is called. A module or "
-            "optimizer in it that holds functions, such as nnx.Optimizer, does that: keep its "
-            "arrays (nnx.as_pure(nnx.state(...))) and make it anew in advance"
+            "optimizer that holds functions, such as nnx.Optimizer, does that: keep its arrays "
+            "in the state (nnx.as_pure(nnx.state(...))) and make it anew in advance"
         )
 
 
-def check_state(before: Any, after: Any) -> None:
-    """Refuses an `advance` that does not keep the state's structure, shapes and dtypes.
-
-    Raises:
-      ValueError: naming the first leaf that differs.
-    """
+def _check_kept(before: Any, after: Any) -> None:
     keystr = jax.tree_util.keystr
     was, now = map(jax.tree_util.tree_leaves_with_path, (before, after))
     if jax.tree.structure(before) != jax.tree.structure(after):

@@ -1,4 +1,4 @@
-"""Which layout is fastest on the devices at hand, and fits into their memory."""
+"""Which layout is fastest on the devices at hand and fits into their memory."""
 
 import math
 import time
@@ -8,40 +8,40 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from adamw_jax.sweep.lanes import Program
-from adamw_jax.sweep.layout import Layout, Machine
+from adamw_jax.sweep.program import Layout, Machine, Program
 
-# Of what is free: programs also need room that no analysis tells.
-SHARE = 0.8
+# Of the free memory, how much is used: programs also need room that no analysis tells.
+USABLE = 0.8
 # Seconds that a program's call should take at least, so that starting it costs nothing, and
 # that a chunk should take at most, since a chunk is what a kill loses.
 CALL, CHUNK = 0.05, 60.0
-# Of the time that the runs would take one after another, for measuring; or these seconds.
+# Measuring may take this part of the time that the runs would take one after another, or
+# these seconds.
 EFFORT, LEAST = 0.05, 5.0
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host, says so."""
+    """Whether an error says that a device, or the host, is out of memory."""
     told = isinstance(error, jax.errors.JaxRuntimeError)
     return isinstance(error, MemoryError) or (told and "RESOURCE_EXHAUSTED" in str(error))
 
 
-def memory(machine: Machine) -> float:
-    """Bytes that a program may use on each device, its data included; inf if unknown."""
+def available_bytes(machine: Machine) -> float:
+    """What a program may use on each device, its data included; infinite if unknown."""
     data = sum(x.nbytes for x in jax.tree.leaves(machine.data))
     device = machine.mesh.devices.flat[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
-        return SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0) + data)
+        return USABLE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0) + data)
     meminfo = Path("/proc/meminfo")
     if device.platform != "cpu" or not meminfo.exists():
         return math.inf
     free = next(line for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
-    return SHARE * (1024 * int(free.split()[1]) / machine.size + data)
+    return USABLE * (1024 * int(free.split()[1]) / machine.size + data)
 
 
 def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Machine) -> Program:
-    """Compiles for a layout, or for the first of its halves that the memory holds.
+    """Compiles for a layout or, where that does not fit into the memory, for half of it, and so on.
 
     Raises:
       MemoryError: not even a single run fits.
@@ -49,7 +49,7 @@ def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Mach
     while True:
         try:
             program = compile_(layout)
-            if program.bytes <= memory(machine):
+            if program.bytes <= available_bytes(machine):
                 return program
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
@@ -68,13 +68,13 @@ def fastest(
 
     Args:
       compile_: makes the program for a layout.
-      runs: how many there are.
-      length: of each.
+      runs: how many are to be trained.
+      length: how often each is advanced.
       machine: devices and data.
-      inputs: hyperparameters and seeds for a width.
+      inputs: makes hyperparameters and seeds for a width.
 
     Returns:
-      The fastest one's lanes, with as many rounds as make a call worth its while.
+      The fastest lanes, with rounds enough that starting a call costs little beside it.
     """
     speeds: dict[int, float] = {}
     began, lanes, effort = time.perf_counter(), 1, math.inf
@@ -107,7 +107,7 @@ def fastest(
 
 
 def _seconds(program: Program, inputs) -> float:
-    """Of a call of `advance`, the first one of a program left out."""
+    """How long a call of `advance` takes, the program's first call left out."""
     state, metrics = program.advance(program.start(*inputs(program.width)))
     jax.block_until_ready(metrics)
     times = []

@@ -1,0 +1,58 @@
+"""Ctrl-C, raised where nothing swallows it.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a callback
+of the garbage collector (JAX has one) the exception is printed and lost; where it is an import or
+a compilation, what is left half done may fail later. So the signal is only noted while such
+work goes on, and raised at the next point between two pieces of work:
+
+    with held():
+        for piece in work:
+            piece()
+            raise_noted()
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_noted = False
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Notes the first Ctrl-C within the block; `raise_noted` or the block's end raises it.
+
+    A second Ctrl-C is raised at once. Blocks may be nested. Nothing changes outside the main
+    thread, nor where the program handles SIGINT in a way of its own.
+
+    Raises:
+      KeyboardInterrupt: at the end, if one is noted; what else was raised becomes its context.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        raise_noted()
+        return
+    signal.signal(signal.SIGINT, _note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise_noted()
+
+
+def raise_noted() -> None:
+    """Raises the KeyboardInterrupt that was held back, if there is one."""
+    global _noted
+    if _noted and threading.current_thread() is threading.main_thread():
+        _noted = False
+        raise KeyboardInterrupt
+
+
+def _note(signal_number: int, frame: object) -> None:
+    del signal_number, frame
+    global _noted
+    if _noted:
+        raise KeyboardInterrupt
+    _noted = True
