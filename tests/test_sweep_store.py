@@ -577,14 +577,16 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("state", ["finished", "begun"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [*((fault, "finished") for fault in FAULTS), ("missing", "begun"), ("half", "begun")],
+)
 def test_a_lost_manifest_is_written_anew_and_all_results_are_kept(fault, state, whole, tmp_path):
     change, told = FAULTS[fault]
     if state == "finished":
         shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
     else:
-        broken_off(tmp_path, 28, layout=(2, 2))
+        broken_off(tmp_path, 10, layout=(2, 2))
     manifest, held = contents(tmp_path)["sweep.json"], parts(tmp_path)
     change(tmp_path / "sweep.json")
     with pytest.raises(StoreError, match=f"{told}.* is not known to be this sweep's; nothing was"):
