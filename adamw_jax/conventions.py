@@ -1,47 +1,61 @@
-"""What a weight decay means: four ways to say how much of a weight a step takes away.
+"""Conversions between the numbers that say how strong a weight decay is.
 
-Without a gradient, a step of decoupled decay leaves θ ← (1 − λ)θ. This λ, the *decay per
-step*, is the paper's (AdamW, arXiv 1711.05101, Algorithm 2, where the schedule multiplies
-it). Others give it as
+Without a gradient, a step of decoupled decay leaves θ ← (1 − λ)θ. This λ is the *decay per
+step*. The other numbers are
 
-    weight_decay       λ / α, in PyTorch, Optax and Keras, which multiply by the rate α
-    normalized decay   λ √(B T / b): λ times the root of the number of steps (App. B.1)
-    timescale          1 / (λ steps_per_epoch), the epochs in which decay alone takes
-                       a weight to 1/e (Wang & Aitchison, arXiv 2405.13698)
+    weight_decay       λ / α, where α is the learning rate
+    normalized decay   λ √(B T / b): λ times the root of the number of steps
+                       (AdamW, arXiv 1711.05101, App. B.1)
+    timescale          1 / (λ steps_per_epoch): the epochs in which decay alone takes a
+                       weight to 1/e (Wang & Aitchison, arXiv 2405.13698)
 
-All functions take numbers, NumPy and JAX arrays, which broadcast, and give the same kind.
+docs/weight-decay.md says who uses which, and what a change of α does to them.
+
+All functions take real numbers, NumPy arrays and JAX arrays, which broadcast. Out of
+numbers and NumPy arrays come numbers and NumPy arrays, computed in float64; out of JAX
+arrays come JAX arrays, in float32 or wider. Whole numbers count as floating-point ones.
+What is no real number raises a `ValueError`, and so does what is out of range, except in a
+JAX array, whose values are never read.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from adamw_jax import numerics
 from adamw_jax.core import describe
+from adamw_jax.hyperparameters import as_float, is_real
 from adamw_jax.schedules import Schedule
 
 
 def per_step_from_weight_decay(weight_decay: Any, learning_rate: Any) -> Any:
-    """λ = α · weight_decay, what PyTorch's and Optax's AdamW takes away in a step.
+    """λ = α · weight_decay, the decay per step of PyTorch's and Optax's AdamW.
 
     Args:
-      weight_decay: as `adamw` takes it; ≥ 0.
-      learning_rate: α; ≥ 0. Either may be a schedule (step → number); then so is λ.
+      weight_decay: as `adamw` takes it, in [0, ∞).
+      learning_rate: α, in [0, ∞). Either may be a schedule (step → number); then so is λ.
     """
-    if callable(weight_decay) or callable(learning_rate):
-        description = describe(per_step_from_weight_decay, weight_decay, learning_rate)
-        return Schedule(lambda t: _at(weight_decay, t) * _at(learning_rate, t), description)
-    return learning_rate * weight_decay
+    decay = _scheduled("weight_decay", weight_decay)
+    rate = _scheduled("learning_rate", learning_rate)
+    if not callable(weight_decay) and not callable(learning_rate):
+        return decay(0) * rate(0)
+    description = describe(per_step_from_weight_decay, weight_decay, learning_rate)
+    return Schedule(lambda step: decay(step) * rate(step), description)
 
 
 def weight_decay_from_per_step(decay_per_step: Any, learning_rate: Any) -> Any:
-    """weight_decay = λ / α, what `adamw` wants for a decay per step of λ.
+    """weight_decay = λ / α, what `adamw` takes for a decay per step of λ.
 
     Args:
-      decay_per_step: λ ≥ 0.
-      learning_rate: α > 0, the rate at which λ is meant, without its schedule: a number.
+      decay_per_step: λ, in [0, ∞).
+      learning_rate: α, in (0, ∞), the rate at which λ is meant; a number, without its schedule.
     """
-    return decay_per_step / learning_rate
+    decay_per_step = _non_negative("decay_per_step", decay_per_step)
+    return decay_per_step / _positive("learning_rate", learning_rate)
 
 
 def per_step_from_normalized(
@@ -54,46 +68,82 @@ def per_step_from_normalized(
     data sets.
 
     Args:
-      normalized_decay: λ_norm ≥ 0.
-      batch_size: b, examples in a batch.
-      examples: B, examples in an epoch.
-      epochs: T, in the run, or in the cycle where there are warm restarts.
+      normalized_decay: λ_norm, in [0, ∞).
+      batch_size: b, examples in a batch, in (0, ∞).
+      examples: B, examples in an epoch, in (0, ∞).
+      epochs: T, in (0, ∞), in the run, or in the cycle where there are warm restarts.
     """
-    # Divided one after the other: the product may be too large for an int32 array.
-    return normalized_decay * (batch_size / examples / epochs) ** 0.5
+    normalized_decay = _non_negative("normalized_decay", normalized_decay)
+    return normalized_decay / _steps(batch_size, examples, epochs) ** 0.5
 
 
 def normalized_from_per_step(
     decay_per_step: Any, batch_size: Any, examples: Any, epochs: Any
 ) -> Any:
     """λ_norm = λ √(B T / b), the inverse of `per_step_from_normalized`."""
-    return decay_per_step * (examples / batch_size * epochs) ** 0.5
+    decay_per_step = _non_negative("decay_per_step", decay_per_step)
+    return decay_per_step * _steps(batch_size, examples, epochs) ** 0.5
 
 
 def per_step_from_timescale(timescale: Any, steps_per_epoch: Any) -> Any:
     """λ = 1 / (τ steps_per_epoch), the inverse of `timescale_from_per_step`."""
-    return _reciprocal(timescale * steps_per_epoch)
+    timescale = _real("timescale", timescale, "(0, ∞]", lambda x: x > 0)
+    return _reciprocal(timescale * _positive("steps_per_epoch", steps_per_epoch))
 
 
 def timescale_from_per_step(decay_per_step: Any, steps_per_epoch: Any) -> Any:
     """τ = 1 / (λ steps_per_epoch), in epochs; infinite where nothing decays.
 
-    Far below one epoch the weights forget most of the data, far above the run's length the
+    Far below one epoch the weights forget most of the data; far above the run's length the
     decay does nothing (arXiv 2405.13698).
 
     Args:
-      decay_per_step: λ ≥ 0.
-      steps_per_epoch: batches in an epoch; 1 for a timescale in steps.
+      decay_per_step: λ, in [0, ∞).
+      steps_per_epoch: batches in an epoch, in (0, ∞); 1 for a timescale in steps.
     """
-    return _reciprocal(decay_per_step * steps_per_epoch)
+    decay_per_step = _non_negative("decay_per_step", decay_per_step)
+    return _reciprocal(decay_per_step * _positive("steps_per_epoch", steps_per_epoch))
+
+
+def _steps(batch_size: Any, examples: Any, epochs: Any) -> Any:
+    """B T / b, the number of steps in a run."""
+    examples, epochs = _positive("examples", examples), _positive("epochs", epochs)
+    return examples / _positive("batch_size", batch_size) * epochs
 
 
 def _reciprocal(x: Any) -> Any:
-    if type(x) in (int, float) and not x:
+    if isinstance(x, float) and not x:
         return math.inf
     with np.errstate(divide="ignore"):
         return 1 / x
 
 
-def _at(value: Any, step: Any) -> Any:
-    return value(step) if callable(value) else value
+def _scheduled(name: str, value: Any) -> Callable[[Any], Any]:
+    """A checked function from the step to a number; constant unless it is given one."""
+    if callable(value):
+        return lambda step: _non_negative(f"what the schedule of {name} returns", value(step))
+    number = _non_negative(name, value)
+    return lambda step: number
+
+
+def _non_negative(name: str, value: Any) -> Any:
+    return _real(name, value, "[0, ∞)", lambda x: (x >= 0) & (x < math.inf))
+
+
+def _positive(name: str, value: Any) -> Any:
+    return _real(name, value, "(0, ∞)", lambda x: (x > 0) & (x < math.inf))
+
+
+def _real(name: str, value: Any, allowed: str, in_range: Callable[[Any], Any]) -> Any:
+    """A number as a float, an array as a floating-point one, checked."""
+    if isinstance(value, jax.Array) and is_real(value.dtype):
+        # Half precision ends at 65,504, which a run's steps may exceed.
+        wide = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+        return wide.astype(numerics.working_dtype(wide))
+    is_array = isinstance(value, np.ndarray) and value.shape and is_real(value.dtype)
+    real = value.astype(np.float64) if is_array else as_float(value)
+    if not np.all(in_range(real)):
+        raise ValueError(
+            f"{name} must be a number or an array of numbers in {allowed}, got {value!r}"
+        )
+    return real

@@ -1,17 +1,10 @@
 """Weight decay. *Where it stands* is the whole difference between Adam+L2 and AdamW.
 
 Before the adaptive scaling, λθ is part of the gradient and is divided by √v with it:
-L2 regularization. After it, every parameter shrinks by the same share: decoupled decay
+L2 regularization. After it, every parameter shrinks by the same fraction: decoupled decay
 (AdamW, arXiv 1711.05101). The arithmetic is the same function, u ← u + λθ, and since it
-adds, it always stands before the stage that flips the sign.
-
-What λ means depends on what follows. In PyTorch's and Optax's AdamW the learning rate
-does, and a step takes away α·λ; in the paper's Algorithm 2 only the schedule η follows,
-and a step takes away η·λ. `adamw` is the first, `decayed_per_step` the second; in the
-first the argument is called `weight_decay`, in the second `decay_per_step`:
-
-    chain(direction, decoupled_weight_decay(weight_decay), scale_by_learning_rate(α))
-    chain(α · direction, decoupled_weight_decay(decay_per_step), scale_by_learning_rate(η))
+adds, it always stands before the stage that flips the sign. That stage multiplies λ by the
+learning rate or by a schedule alone: see "Two conventions" in docs/weight-decay.md.
 
 Cautious decay stands where decoupled decay does. Proximal decay divides by 1 + λ instead
 of multiplying by 1 − λ, so it needs the finished step and stands last.
@@ -31,16 +24,15 @@ from adamw_jax.schedules import scheduled_stage
 def decoupled_weight_decay(
     weight_decay: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
 ) -> GradientTransformation:
-    """Adds a share of the parameters to the updates: u ← u + λθ, after the scaling.
+    """Adds a fraction of the parameters to the updates: u ← u + λθ, after the scaling.
 
     Args:
       weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
       mask: which parameters decay, all by default: a rule (`decay_except`,
         `decay_only`), a tree of booleans with the structure of the parameters or a
         prefix of it, or a function that makes one from a tree like the parameters. The
-        function is called with the parameters at `init`
-        and with the updates afterwards; under `nnx.Optimizer` the first hold
-        `Variable`s and the second arrays.
+        function is called with the parameters at `init` and with the updates afterwards;
+        under `nnx.Optimizer` the first hold `Variable`s and the second arrays.
 
     Returns:
       A transformation with state `ScheduleState` under a schedule, else
@@ -60,9 +52,9 @@ def l2_regularization(
 ) -> GradientTransformation:
     """Adds the gradient of (λ′/2)‖θ‖² to the gradients: g ← g + λ′θ, before the scaling.
 
-    The very same function as `decoupled_weight_decay`, under the name it has when it
-    stands first. For gradient descent the two agree where λ′ = λ/α (AdamW,
-    arXiv 1711.05101, Proposition 1); for Adam they do not (Proposition 2).
+    The very same function as `decoupled_weight_decay`, under the name that it has when it
+    stands first. For gradient descent the two are the same optimizer where λ′ = λ/α (AdamW,
+    arXiv 1711.05101, Proposition 1); for Adam there is no such λ′ (Proposition 2).
 
     Args:
       l2: λ′ ≥ 0, a number, a 0-d array or a schedule (step → number).
@@ -83,7 +75,7 @@ def cautious_weight_decay(
 ) -> GradientTransformation:
     """Decays only what the step takes towards zero anyway: u ← u + λ 1[u·θ ≥ 0] θ.
 
-    Source: arXiv 2510.12402, Algorithm 1. Stands where `decoupled_weight_decay` does, in
+    Source: arXiv 2510.12402, Algorithm 1. It stands where `decoupled_weight_decay` does, in
     either convention. (The *cautious optimizers* of arXiv 2411.16085 are something else:
     they leave out the step where it disagrees with the gradient.)
 
@@ -107,9 +99,9 @@ def proximal_weight_decay(
 ) -> GradientTransformation:
     """Shrinks after the step instead of before: θ ← (θ + u) / (1 + λ), u the finished step.
 
-    The proximal step of (λ/2)‖θ‖², of which decoupled decay is the first order in λ
-    (AdamProx, arXiv 2202.00089). However large λ is, it never overshoots zero. Stands
-    last, after the sign has been flipped.
+    The proximal step of (λ/2)‖θ‖², with which decoupled decay agrees to first order in λ
+    (AdamProx, arXiv 2202.00089). However large λ is, it never overshoots zero. It stands
+    last, after the stage that flips the sign.
 
     Args:
       decay_per_step: λ ≥ 0, a number, a 0-d array or a schedule (step → number): the
@@ -127,21 +119,21 @@ def proximal_weight_decay(
 
 
 def check_undecayed(part: Any) -> None:
-    """Refuses an optimizer of this library with decay of its own, to which more is added.
+    """Refuses an optimizer of this library that decays the parameters by itself.
 
     Args:
       part: the optimizer, or a part of its description.
 
     Raises:
-      ValueError: it has decoupled decay, by a schedule or a number that is not zero.
+      ValueError: it has decoupled decay by a schedule, or by a number that is not zero.
     """
     decoupled = decoupled_weight_decay, cautious_weight_decay, proximal_weight_decay
     match getattr(part, "description", part):
         case Description(constructor, (rate, *_)) if constructor in decoupled:
             if callable(rate) or (isinstance(rate, int | float) and rate):
                 raise ValueError(
-                    f"the optimizer decays the parameters already, by {constructor.__name__}: "
-                    "decay would be added to decay. Give it weight_decay=0.0"
+                    f"the optimizer decays the parameters already, by {constructor.__name__}, "
+                    "and more decay would be added to that: give it weight_decay=0.0"
                 )
         case Description(_, args, kwargs):
             for inner in (*args, *kwargs.values()):

@@ -22,20 +22,20 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
             "*": adamw(1e-3, weight_decay=0.1, mask=decay_except()),
         })
 
-    `optax.partition` with groups picked by rules instead of a tree of labels.
+    This is `optax.partition` with rules in the place of a tree of labels.
 
     Args:
       groups: an optimizer for each rule: `path(…)`, a string that is the pattern of one,
-        or `kind(…)`. A parameter belongs to the first rule that picks it.
+        or `kind(…)`. A parameter belongs to the first rule that matches it.
 
     Returns:
-      A transformation with state `optax.transforms.PartitionState`, its groups called as
-      the rules print.
+      A transformation with state `optax.transforms.PartitionState`, in which each group is
+      named as its rule prints.
 
     Raises:
-      ValueError: there is no group, a key is no rule or comes twice, or a value is no
-        transformation; or (at `init`) a rule is the first for no parameter, or no rule
-        picks some parameters, with their paths.
+      ValueError: there is no group, a key is not a rule or comes twice, or a value is not a
+        transformation; or, at `init`, a group has no parameters, or parameters have no
+        group, with their paths.
     """
     if not isinstance(groups, Mapping) or not groups:
         raise ValueError(f"partition needs a mapping from rules to optimizers, got {groups!r}")
@@ -78,8 +78,8 @@ def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:
     for rule in rules:
         if found and rule not in picked:
             taken = any(map(rule.matches, found))
-            reason = "only what earlier rules pick; put it first" if taken else "no parameter"
+            reason = "only what earlier rules match; put it first" if taken else "no parameter"
             raise ValueError(f"{rule} matches {reason}; there are:\n{listed(found)}")
     left = [p for p, rule in zip(found, picked, strict=True) if rule is None and p.is_there]
     if left:
-        raise ValueError(f"no rule of partition picks these parameters:\n{listed(left)}")
+        raise ValueError(f"no rule of partition matches these parameters:\n{listed(left)}")

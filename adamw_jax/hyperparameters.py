@@ -127,7 +127,7 @@ def _number(
         # optax.inject_hyperparams makes them complex beside complex parameters.
         value = value.real
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
-    number = _as_float(value)
+    number = as_float(value)
     if not in_range(number):
         raise ValueError(f"{name} must be a number in {allowed}, got {value!r}")
     # It becomes an operand in JAX's default precision, float32 unless x64 is enabled, where
@@ -138,14 +138,17 @@ def _number(
     return number
 
 
-def _as_float(value: Any) -> float:
+def as_float(value: Any) -> float:
     """A Python or NumPy number as a float; NaN, which no range contains, for anything else."""
     is_number = isinstance(value, numbers.Real) or (
-        isinstance(value, np.ndarray | np.generic)
-        and value.shape == ()
-        and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+        isinstance(value, np.ndarray | np.generic) and value.shape == () and is_real(value.dtype)
     )
     try:
         return float(value) if is_number else math.nan
     except OverflowError:  # an integer of hundreds of digits
         return math.inf
+
+
+def is_real(dtype: np.dtype) -> bool:
+    """Whether a dtype is one of real numbers: floating-point or integer."""
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)

@@ -1,4 +1,4 @@
-"""Masks for weight decay: by rule, or any tree of booleans, or a function that makes one."""
+"""Masks for weight decay: made of rules, trees of booleans, or functions that make one."""
 
 import dataclasses
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def _fitted(mask: Any, tree: Any) -> Any:
         return mask
     except ValueError as error:
         try:
-            # A mask of nnx Variables, which hold a mark each, for updates that are arrays.
+            # A mask of nnx Variables, each with a mark in it, for updates that are arrays.
             return jax.tree.map(lambda _, variable: _content(variable), tree, mask)
         except ValueError:
             raise ValueError(_mismatch(mask, tree, error)) from error
@@ -86,17 +86,17 @@ def _listed(paths: list[tuple[Any, ...]]) -> str:
     return ", ".join(jax.tree_util.keystr(path) or "the root" for path in paths)
 
 
-# What decay is meant for is left; the others set a scale or are looked up one at a time.
+# Weights are what decay is meant for; these set a scale, or are looked up one at a time.
 NOT_DECAYED = kind("bias"), kind("scale"), kind("embedding")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DecayMask(Readable):
-    """A mask by rules, for any tree; made by `decay_except` and `decay_only`.
+    """A mask by rules, for any tree; `decay_except` and `decay_only` make it.
 
     Attributes:
-      constructor: `decay_except` or `decay_only`.
-      rules: its arguments.
+      constructor: the one of these two that was called.
+      rules: what it was called with.
     """
 
     constructor: Callable[..., "DecayMask"]
@@ -121,42 +121,42 @@ class DecayMask(Readable):
         return marks
 
     def marks(self, tree: Any) -> Any:
-        """The same where a part of the parameters may be missing, as from the updates."""
+        """Like a call, but a rule may match nothing, as where parameters have no updates."""
         picks = self.constructor is decay_only
         marks = [(rule is not None) == picks for rule in self.deciding(parameters(tree))]
         return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(marks)
 
     def deciding(self, found: list[Parameter]) -> list[Rule | None]:
-        """The rule that picks each parameter, None where none does."""
+        """The first rule that matches each parameter, None where none does."""
         return first_matches(self.rules or NOT_DECAYED, found)
 
 
 def decay_except(*rules: Rule | str) -> DecayMask:
-    """A mask for weight decay: all parameters but those that a rule picks.
+    """A mask for weight decay: all parameters decay but those that a rule matches.
 
     Args:
-      *rules: `path(…)`, a string that is the pattern of one, or `kind(…)`. Without any,
-        biases, the scales of normalisations and embeddings are left out, stacked layers
-        or not, and need not be there; names that tell no kind decay.
+      *rules: each a `path(…)`, a string that is the pattern of one, or a `kind(…)`. Without
+        any, biases, the scales of normalisations and embeddings are left out, stacked
+        layers or not; a model need not have them. Parameters of another kind decay.
 
     Returns:
-      A mask, as `decoupled_weight_decay` and its like take it.
+      A mask, as `decoupled_weight_decay`, Optax's `adamw` and others take it.
 
     Raises:
-      ValueError: an argument is no rule, or (where the mask is used) a rule picks
-        nothing, with the paths that there are.
+      ValueError: an argument is not a rule; or, where the mask is used, a rule matches no
+        parameter, with the paths of all.
     """
     return DecayMask(decay_except, tuple(map(as_rule, rules)))
 
 
 def decay_only(*rules: Rule | str) -> DecayMask:
-    """A mask for weight decay: the parameters that a rule picks, and no other.
+    """A mask for weight decay: only the parameters that a rule matches decay.
 
     Args:
-      *rules: at least one, as in `decay_except`.
+      *rules: at least one, each as in `decay_except`.
 
     Returns:
-      A mask, as `decay_except`.
+      A mask, like that of `decay_except`.
 
     Raises:
       ValueError: as `decay_except`, or there is no rule.

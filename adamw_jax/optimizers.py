@@ -72,8 +72,8 @@ def sgdw(
     α and η are multiplied into the gradient before the momentum remembers it, so that a
     schedule that falls leaves the steps in the memory as long as they were.
     """
-    non_negative_or_schedule("decay_per_step", decay_per_step)
-    non_negative_or_schedule("schedule", schedule)
+    decay_per_step = non_negative_or_schedule("decay_per_step", decay_per_step)
+    schedule = non_negative_or_schedule("schedule", schedule)
     scaled = scale_by_learning_rate(learning_rate, flip_sign=False)
     scheduled = scale_by_learning_rate(schedule, flip_sign=False)
     decay = decoupled_weight_decay(per_step_from_weight_decay(decay_per_step, schedule), mask)

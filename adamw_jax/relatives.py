@@ -223,7 +223,8 @@ def adam_prox(
     The decay is multiplied by the learning rate. The paper's own, by the schedule alone, is
     `chain(adam(…), proximal_weight_decay(…))` with η·α in the first and η·λ in the second.
     """
-    non_negative_or_schedule("weight_decay", weight_decay)
+    weight_decay = non_negative_or_schedule("weight_decay", weight_decay)
+    learning_rate = non_negative_or_schedule("learning_rate", learning_rate)
     step = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
     decay_per_step = per_step_from_weight_decay(weight_decay, learning_rate)
     return chain(step, proximal_weight_decay(decay_per_step, mask))

@@ -1,7 +1,7 @@
 """What decays, what does not, why, and how fast: a table of an optimizer's weight decay.
 
-The shares are not computed from the hyperparameters but measured, so that they do not
-depend on who made the optimizer: without a gradient, what a step takes away is decay.
+The decay is not computed from the hyperparameters but measured, so that it does not matter
+who made the optimizer: without a gradient, what a step takes away is decay.
 """
 
 import math
@@ -20,9 +20,9 @@ from adamw_jax.groups import partition
 from adamw_jax.masks import DecayMask, decay_except, decay_only
 from adamw_jax.rules import Parameter, as_rule, first_matches, parameters
 
-NO_SHARE = (
-    "?: what a step takes away is not a share of the parameter; "
-    "L2 inside an adaptive scaling is not, nor what is clipped; with eps = 0 it is undefined"
+NO_FRACTION = (
+    "?: what a step takes away is not a fixed fraction of the parameter, as with L2 inside an "
+    "adaptive scaling or where updates are clipped, or is undefined, as with eps = 0"
 )
 
 
@@ -31,13 +31,13 @@ class DecayRow(NamedTuple):
 
     Attributes:
       path: names from the root, joined by slashes.
-      kind: as in the rule `kind`; None where nothing tells.
+      kind: what it does, as the rule `kind` has it; None where its path does not tell.
       shape: of the parameter.
-      decay_per_step: share of the parameter that a step takes away; 0 where none decays,
-        negative where it grows, NaN where what is taken away is no share of it.
-      timescale: steps, or epochs, in which that takes it to 1/e; infinite where none
-        decays.
-      why: the rules that decided.
+      decay_per_step: the fraction of the parameter that a step takes away: 0 where it does
+        not decay, negative where it grows, NaN where there is no fixed fraction.
+      timescale: the steps, or epochs, in which that takes the parameter to 1/e: infinite
+        where it does not decay, NaN where it grows or there is no fixed fraction.
+      why: the rules that decided, as they print.
     """
 
     path: str
@@ -64,7 +64,7 @@ class DecayReport(NamedTuple):
         table = [head, *map(_cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-        note = [NO_SHARE] if any(math.isnan(row.decay_per_step) for row in self.rows) else []
+        note = [NO_FRACTION] if any(math.isnan(row.decay_per_step) for row in self.rows) else []
         rule = "  ".join("-" * width for width in widths)
         return "\n".join([lines[0], rule, *lines[1:], self._sum(), *note])
 
@@ -84,20 +84,21 @@ def decay_report(
     steps_per_epoch: float | None = None,
     step: int = 0,
 ) -> DecayReport:
-    """Finds out how much of each parameter a step takes away, and which rule says so.
+    """Measures how much of each parameter a step takes away, and says which rule decided it.
 
-    The optimizer takes a step from θ = 1 without a gradient, compiled, so that nothing but
-    the answer need be in memory; abstract parameters (`jax.eval_shape`) will do. What the
-    gradient has a say in is shown without it: `cautious_weight_decay` where it applies,
-    LAMB's trust ratio for the decay alone. Of momentum after L2 the first step is shown.
-    `optax.MultiSteps` moves nothing in most steps: report on the optimizer inside.
+    The optimizer takes a step from θ = 1 without a gradient. The step is compiled and gives
+    one number for each array, so that a model of any size fits, and abstract parameters
+    (`jax.eval_shape`) will do. Where the decay depends on the gradient, the report shows it
+    without one: that of `cautious_weight_decay` where it applies, LAMB's trust ratio for the
+    decay alone. Where momentum follows L2, it shows the first step. `optax.MultiSteps` moves
+    nothing in most steps: report on the optimizer inside it.
 
     Args:
-      optimizer: any Optax transformation. The reasons are known for masks by rule and
-        groups of this library.
+      optimizer: any Optax transformation. The rules are known for this library's masks by
+        rule and groups.
       params: the parameters, or anything like them with shapes and dtypes.
       steps_per_epoch: > 0, makes the timescale one in epochs.
-      step: ≥ 0, the number of updates before the one shown, which schedules see.
+      step: ≥ 0, the number of updates before the one shown, which is what schedules see.
 
     Returns:
       A report; `print` it.
@@ -117,15 +118,15 @@ def decay_report(
     once, twice = _taken_away(optimizer, shapes, step)
     why = _reasons(getattr(optimizer, "description", None), found)
 
-    def row(parameter, leaf, share, double, why):
-        share = share if math.isclose(2 * share, double, rel_tol=1e-2) else math.nan
+    def row(parameter, leaf, decay, double, why):
+        decay = decay if math.isclose(2 * decay, double, rel_tol=1e-2) else math.nan
         least = float(jnp.finfo(leaf.dtype).eps) / 4
-        if 0 < share < least:
+        if 0 < decay < least:
             why = _joined(why, f"too small for {leaf.dtype} without a gradient")
-        elif -least < share < 0:  # a schedule that ends at zero, rounded
-            share = 0.0
-        timescale = timescale_from_per_step(share, steps_per_epoch or 1)
-        return DecayRow(parameter.path, parameter.kind, leaf.shape, share, timescale, why)
+        elif -least < decay < 0:  # a schedule that ends at zero, rounded
+            decay = 0.0
+        timescale = timescale_from_per_step(decay, steps_per_epoch or 1) if decay >= 0 else math.nan
+        return DecayRow(parameter.path, parameter.kind, leaf.shape, decay, timescale, why)
 
     rows = zip(found, leaves, once, twice, why, strict=True)
     unit = "steps" if steps_per_epoch is None else "epochs"
@@ -133,9 +134,12 @@ def decay_report(
 
 
 def _taken_away(optimizer, shapes, step):
-    """What a step without a gradient takes away from parameters that are all 1, or all 2."""
+    """What a step without a gradient takes from parameters that are all 1, and all 2.
 
-    # The numbers are operands, or the compiler would work out the arrays by itself.
+    Of each parameter the first number, for all are alike; None where the parameter is None.
+    """
+
+    # The numbers are operands: the compiler would compute whole arrays of constants.
     @jax.jit
     def first_changes(size, zero, step):
         def filled(value):
@@ -152,8 +156,11 @@ def _taken_away(optimizer, shapes, step):
 
     changes = [first_changes(size, 0.0, step) for size in (1.0, 2.0)]
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(changes)):
-        raise ValueError("decay_report measures: call it outside jit, with numbers or arrays")
-    # From zero, so that nothing is 0 and not −0.
+        raise ValueError(
+            "decay_report measures the decay, so it must be called outside jax.jit, and its "
+            "optimizer made of numbers or arrays, not of tracers"
+        )
+    # Subtracted from zero, so that no decay is 0 and not −0.
     return [[None if x is None else 0.0 - float(x) for x in leaves] for leaves in changes]
 
 
@@ -190,12 +197,11 @@ def _joined(*reasons: str) -> str:
 
 
 def _cells(row: DecayRow) -> tuple[str, ...]:
-    shown = f"{row.decay_per_step:.3g}", f"{row.timescale:.4g}"
-    if math.isnan(row.decay_per_step):
-        decays, shown = "?", ("", "")
-    elif row.decay_per_step == 0:
-        decays, shown = "no", ("", "")
+    if row.decay_per_step > 0:
+        decay = "yes", f"{row.decay_per_step:.3g}", f"{row.timescale:.4g}"
+    elif row.decay_per_step < 0:
+        decay = "grows", f"{row.decay_per_step:.3g}", ""
     else:
-        decays = "yes" if row.decay_per_step > 0 else "grows"
+        decay = "?" if math.isnan(row.decay_per_step) else "no", "", ""
     shape = "×".join(map(str, row.shape)) or "number"
-    return row.path or "(the root)", row.kind or "?", shape, decays, *shown, row.why
+    return row.path or "(the root)", row.kind or "?", shape, *decay, row.why

@@ -1,10 +1,10 @@
-"""Rules that pick parameters by what they are called, whatever their shape.
+"""Rules that pick parameters by their names, whatever their shape.
 
-The usual rule, decay what has more than one axis, fails where layers are stacked by a
-scan or a vmap: their biases have two axes, and so have those of attention heads. Rules
-here go by the path of a parameter and, for modules that are themselves trees (Equinox), by
-the class it belongs to. They serve as masks (`decay_except`, `decay_only`) and split a
-tree into groups (`partition`).
+The usual rule, that whatever has more than one axis decays, fails where layers are stacked
+by a scan or a vmap: their biases have two axes, and so do those of attention heads. The
+rules here go by the path of a parameter and, where modules are themselves trees (Equinox),
+by the class of its module. Masks (`decay_except`, `decay_only`) and groups (`partition`)
+are made of them.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ import jax
 from adamw_jax import numerics
 from adamw_jax.core import Description, Readable, describe
 
-# What tells the kind of a parameter: its own name, or for a `weight` that of its module.
-# Digits and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
+# A parameter's name tells its kind, or if that is `weight`, the name of its module. Digits
+# and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
 BIAS = re.compile(r"(.*_)?bias(es)?(_.*)?|beta|offset|b(\d+|_.*)?")
 SCALE = re.compile(r"(.*_)?scale(_.*)?|gamma|g")
 NORM = re.compile(r"(.*[a-z_])?norm(_?\d+)?|(ln|bn|gn)(_?\w)?")
@@ -30,11 +30,11 @@ KINDS = ("weight", "bias", "scale", "embedding", "other")
 
 
 class Parameter(NamedTuple):
-    """What a rule knows of a parameter.
+    """What a rule knows about a parameter.
 
     Attributes:
-      path: names from the root, "encoder/0/attention/query/kernel".
-      kind: one of `KINDS`, or None where the path ends in a number and tells nothing.
+      path: the names from the root, as in "encoder/0/attention/query/kernel".
+      kind: one of `KINDS`; None where the path ends in a number, which tells nothing.
       is_there: whether there is an array, and not None in its place.
     """
 
@@ -45,10 +45,10 @@ class Parameter(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Rule(Readable):
-    """Says which parameters it picks; made by `path` and `kind`.
+    """A condition that parameters match or do not; `path` and `kind` make it.
 
     Attributes:
-      constructor: `path` or `kind`.
+      constructor: the one of these two that was called.
       argument: what it was called with.
     """
 
@@ -61,21 +61,22 @@ class Rule(Readable):
         return describe(self.constructor, self.argument)
 
     def matches(self, parameter: Parameter) -> bool:
-        """Whether it picks a parameter."""
+        """Whether a parameter matches."""
         if self.constructor is path:
             return fnmatch.fnmatchcase(parameter.path, self.argument)
         return parameter.kind == self.argument
 
 
 def path(pattern: str) -> Rule:
-    """Picks parameters by their path, with names joined by slashes.
+    """A rule for parameters whose path, the names from the root joined by slashes, matches.
 
     Args:
-      pattern: as in the shell, case and all: `*` stands for any characters, slashes too,
-        `?` for one, `[ab]` for a choice. "*/head/*", "*kernel", "layers/[01]/*".
+      pattern: as in a shell: `*` stands for any characters, slashes included, `?` for one
+        character and `[ab]` for a choice; upper and lower case differ. For example
+        "*/head/*", "*kernel" and "layers/[01]/*".
 
     Raises:
-      ValueError: it is no string.
+      ValueError: the pattern is not a string.
     """
     if not isinstance(pattern, str):
         raise ValueError(f"path takes a pattern such as '*/head/*', got {pattern!r}")
@@ -83,21 +84,21 @@ def path(pattern: str) -> Rule:
 
 
 def kind(name: str) -> Rule:
-    """Picks parameters by what they do, which their names tell.
+    """A rule for parameters that do the same, as their names tell.
 
     Args:
       name: one of
 
         - "bias": bias, biases, …_bias, bias_…, b, b1, beta, offset;
-        - "scale": scale, …_scale, gamma, g, what is called …norm, and the weight of a
-          module called …norm, ln… or bn… or of a class …Norm;
+        - "scale": scale, …_scale, gamma, g, …norm, and the weight of a module named
+          …norm, ln… or bn… or of a class …Norm;
         - "embedding": embed, embedding, …_emb, …_embedding, cls, …_token, wte, wpe, and
-          the weight of a module called so or of a class …Embedding;
+          the weight of a module with such a name or of a class …Embedding;
         - "weight": kernel, weight, w, …_kernel, …_weight, lora_a, …;
         - "other": every other name.
 
     Raises:
-      ValueError: there is no such kind, or (where the rule is used) a parameter has no
+      ValueError: there is no such kind; or, where the rule is used, a parameter has no
         name to go by.
     """
     if name not in KINDS:
@@ -106,10 +107,10 @@ def kind(name: str) -> Rule:
 
 
 def parameters(tree: Any) -> list[Parameter]:
-    """The parameters of a tree, in the order of its leaves, None in their place among them.
+    """The parameters of a tree in the order of its leaves, of which None is one here.
 
-    Flax's boxes around an array (`nnx.Variable`, `nn.Partitioned`) are no part of the
-    path: under `nnx.Optimizer` they are there at `init` only.
+    Flax's boxes around an array (`nnx.Variable`, `nn.Partitioned`) are not part of the
+    path: under `nnx.Optimizer` there are boxes at `init` only.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=numerics.is_none)
     return [_parameter(tree, keys, leaf is not None) for keys, leaf in leaves]
@@ -149,7 +150,7 @@ def _kind(names: list[str], owner: str | None) -> str | None:
     name = names[-1]
     if not name or name.isdigit():
         return None
-    # The class knows best; else the name of the module, over the numbers of a list.
+    # The class knows best; without one it is the last name that is not a number in a list.
     words = [word for word in names[:-1] if not word.isdigit()]
     module = owner or (words[-1] if words else "")
     name, module = name if name == "B" else name.lower(), module.lower()
@@ -163,10 +164,10 @@ def _kind(names: list[str], owner: str | None) -> str | None:
 
 
 def first_matches(rules: Sequence[Rule], found: list[Parameter]) -> list[Rule | None]:
-    """The first rule that picks each parameter, None where none does.
+    """The first rule that matches each parameter, None where none does.
 
     Raises:
-      ValueError: a rule asks for the kind of a parameter without a name.
+      ValueError: a rule asks for the kind of a parameter that has no name.
     """
     return [next((rule for rule in rules if _asked(rule, p)), None) for p in found]
 
@@ -174,23 +175,23 @@ def first_matches(rules: Sequence[Rule], found: list[Parameter]) -> list[Rule | 
 def _asked(rule: Rule, parameter: Parameter) -> bool:
     if rule.constructor is kind and parameter.kind is None and parameter.is_there:
         raise ValueError(
-            f"the parameter at {parameter.path or 'the root'} has no name that would tell "
-            "its kind: pick it by path before rules by kind, or give it a name"
+            f"the parameter at {parameter.path or 'the root'} has no name that could tell "
+            "its kind: put a rule by path before those by kind, or give it a name"
         )
     return rule.matches(parameter)
 
 
 def listed(found: list[Parameter]) -> str:
-    """Paths and kinds, one a line, for messages."""
+    """The paths and kinds of parameters, one a line, for messages."""
     lines = (f"  {p.path or '(the root)'}  ({p.kind or 'no name'})" for p in found if p.is_there)
     return "\n".join(lines) or "  (none, in this group or under this mask)"
 
 
 def as_rule(rule: Rule | str) -> Rule:
-    """A rule as it is; a string is the pattern of a `path`.
+    """The rule itself, or the `path` of which a string is the pattern.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: the argument is neither.
     """
     if isinstance(rule, str):
         return path(rule)

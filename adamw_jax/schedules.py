@@ -104,7 +104,7 @@ def _scale(factor, updates, params, *, flip_sign):
 
 
 class Schedule(Readable):
-    """A function from the step to a number, that can be read.
+    """A schedule that prints as the call that made it.
 
     Attributes:
       function: step → number.
@@ -116,7 +116,7 @@ class Schedule(Readable):
         self.function, self.description = function, description
 
     def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """The number that the update with `step` updates before it sees."""
+        """The number that update `step` sees, counted from 0."""
         return self.function(step)
 
 
@@ -135,7 +135,7 @@ def cosine_warm_restarts(
       first_cycle: T_0 ≥ 1, the steps in the first cycle, an integer or 0-d array;
         for the papers' epochs, times the steps in an epoch.
       cycle_mult: T_mult, the integer ≥ 1 by which each cycle is longer than the last.
-      floor: η_min in [0, 1], the share at which η ends: η_min + (1 − η_min)(½ + ½ cos …).
+      floor: η_min in [0, 1], which η falls to: η = η_min + (1 − η_min)(½ + ½ cos …).
 
     Returns:
       A schedule, step → η in the default precision. Multiply it by the learning rate, or

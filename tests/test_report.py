@@ -24,12 +24,12 @@ def rows_of(tx, params=PARAMS, **options):
     return {row.path: row for row in aj.decay_report(tx, params, **options).rows}
 
 
-def shares(tx, params=PARAMS, **options):
+def decays(tx, params=PARAMS, **options):
     return {path: row.decay_per_step for path, row in rows_of(tx, params, **options).items()}
 
 
 def taken_away(tx, params, step=0):
-    """The share 1 − θ'/θ that a real step without a gradient takes away, number by number."""
+    """The fraction 1 − θ'/θ that a real step without a gradient takes away, number by number."""
     zeros, state = jax.tree.map(jnp.zeros_like, params), tx.init(params)
     for _ in range(step + 1):
         updates, state = tx.update(zeros, state, params)
@@ -38,10 +38,10 @@ def taken_away(tx, params, step=0):
 
 
 def check_against_a_real_step(tx, params, step=0):
-    real, reported = taken_away(tx, params, step), shares(tx, params, step=step)
+    real, reported = taken_away(tx, params, step), decays(tx, params, step=step)
     assert reported.keys() == real.keys()
-    for path, share in reported.items():
-        np.testing.assert_allclose(real[path], share, rtol=1e-3, atol=3e-6, err_msg=path)
+    for path, decay in reported.items():
+        np.testing.assert_allclose(real[path], decay, rtol=1e-3, atol=3e-6, err_msg=path)
 
 
 # In real models
@@ -143,7 +143,7 @@ TAKEN_AWAY = {
 
 
 @pytest.mark.parametrize("tx, expected", TAKEN_AWAY.values(), ids=TAKEN_AWAY)
-def test_shares_and_timescales_are_what_a_step_takes_away(tx, expected):
+def test_decays_and_timescales_are_what_a_step_takes_away(tx, expected):
     for row in rows_of(tx).values():
         np.testing.assert_allclose(row.decay_per_step, expected, rtol=1e-5)
         timescale = 1 / expected if expected else math.inf
@@ -156,8 +156,8 @@ def test_every_optimizer_is_reported_as_a_real_step_has_it(case):
     tx = case.tx()
     if case.name != "adam_l2":
         return check_against_a_real_step(tx, PARAMS)
-    # Scaled, a decay is no share: it takes the same from small parameters as from large ones.
-    assert all(map(math.isnan, shares(tx).values()))
+    # Scaled, a decay is not a fraction: it takes the same from small parameters as from large ones.
+    assert all(map(math.isnan, decays(tx).values()))
     once, twice = (taken_away(tx, jax.tree.map(lambda x, n=n: n * x, PARAMS)) for n in (1, 2))
     np.testing.assert_allclose(once["layer/kernel"], 2 * twice["layer/kernel"], rtol=1e-3)
 
@@ -177,7 +177,7 @@ MASKED = {
 
 @pytest.mark.parametrize("tx", MASKED.values(), ids=MASKED)
 def test_masks_of_every_kind_show(tx):
-    got = shares(tx)
+    got = decays(tx)
     np.testing.assert_allclose(got.pop("layer/kernel"), 0.05, rtol=1e-5)
     assert got == {"embed/embedding": 0, "layer/bias": 0}
     assert str(aj.decay_report(tx, PARAMS)).endswith("1 of 3 arrays decay: 4 of 12 numbers")
@@ -192,7 +192,7 @@ SCALED = {
 
 
 @pytest.mark.parametrize("tx", SCALED.values(), ids=SCALED)
-def test_l2_inside_an_adaptive_scaling_is_marked_and_is_no_share(tx):
+def test_l2_inside_an_adaptive_scaling_is_marked_as_no_fraction(tx):
     report = aj.decay_report(tx, PARAMS)
     for row in report.rows:
         assert math.isnan(row.decay_per_step) and math.isnan(row.timescale)
@@ -214,8 +214,8 @@ SCHEDULED = {
 @pytest.mark.parametrize("tx, start", SCHEDULED.values(), ids=SCHEDULED)
 @pytest.mark.parametrize("step", [0, 5, 10])
 def test_schedules_are_seen_at_a_step(tx, start, step):
-    for share in shares(tx, step=step).values():
-        np.testing.assert_allclose(share, start * (1 - step / 10), rtol=1e-5, atol=1e-9)
+    for decay in decays(tx, step=step).values():
+        np.testing.assert_allclose(decay, start * (1 - step / 10), rtol=1e-5, atol=1e-9)
     check_against_a_real_step(tx, PARAMS, step)
 
 
@@ -223,13 +223,13 @@ def test_warm_restarts_are_seen_at_a_step():
     tx = aj.adamwr(0.1, 2, 2, normalized_decay=0.05)
     for step, eta, length in (0, 1, 2), (1, 0.5, 2), (2, 1, 4), (4, 0.5, 4), (6, 1, 8):
         np.testing.assert_allclose(
-            list(shares(tx, step=step).values()), eta * 0.05 / length**0.5, rtol=1e-4
+            list(decays(tx, step=step).values()), eta * 0.05 / length**0.5, rtol=1e-4
         )
 
 
 def test_injected_schedules_are_seen_at_a_step():
     tx = optax.inject_hyperparams(aj.adamw)(HALVED, weight_decay=0.1)
-    np.testing.assert_allclose(list(shares(tx, step=5).values()), 0.05, rtol=1e-5)
+    np.testing.assert_allclose(list(decays(tx, step=5).values()), 0.05, rtol=1e-5)
 
 
 @pytest.mark.parametrize("steps, unit", [(None, "steps"), (10, "epochs"), (0.5, "epochs")])
@@ -253,10 +253,10 @@ def test_parameters_of_every_dtype_and_shape_are_reported():
         "zero size": jnp.zeros((0, 2)),
     }
     rows = rows_of(aj.adamw(0.01, weight_decay=0.01), params)
-    shares = {path: row.decay_per_step for path, row in rows.items()}
-    assert shares.pop("zero size") == 0
-    np.testing.assert_allclose(list(shares.values()), 1e-4, rtol=2e-3)
-    # Where a step rounds the share away it is said.
+    per_step = {path: row.decay_per_step for path, row in rows.items()}
+    assert per_step.pop("zero size") == 0
+    np.testing.assert_allclose(list(per_step.values()), 1e-4, rtol=2e-3)
+    # Where a step would round the decay away, the report says so.
     too_small = {path for path, row in rows.items() if "too small" in row.why}
     assert too_small == {"bfloat16", "float16"}
     shapes = {path: row.shape for path, row in rows.items()}
@@ -386,9 +386,9 @@ def printed():
 
 
 def test_prints_as_a_table():
-    # What is no share is marked, and told in a last line.
+    # What is not a fraction is marked, and a last line explains the mark.
     table, mark, note = str(printed()).rpartition("?: ")
-    assert table == TABLE and mark and note.startswith("what a step takes away is not a share")
+    assert table == TABLE and mark and "not a fixed fraction" in note
 
 
 def test_columns_are_aligned_and_lines_end_without_blanks():
@@ -403,7 +403,7 @@ def test_columns_are_aligned_and_lines_end_without_blanks():
     assert all(line == line.rstrip() for line in str(printed()).splitlines())
 
 
-# What is no share of the parameters
+# What is not a fraction of the parameters
 
 
 def test_without_eps_a_step_without_a_gradient_is_undefined():
@@ -415,10 +415,15 @@ def test_without_eps_a_step_without_a_gradient_is_undefined():
 def test_functions_of_an_equinox_module_are_named_as_what_is_in_the_way():
     network = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="activation.*Leave them out"):
-        shares(aj.gd(0.1), network)
+        decays(aj.gd(0.1), network)
 
 
 def test_what_grows_does_not_decay():
     # A sign forgotten: optax.add_decayed_weights without the minus of the learning rate.
-    report = str(aj.decay_report(optax.add_decayed_weights(0.1), PARAMS))
-    assert "yes" not in report and report.endswith("0 of 3 arrays decay: 0 of 12 numbers")
+    report = aj.decay_report(optax.add_decayed_weights(0.1), PARAMS)
+    for row in report.rows:
+        np.testing.assert_allclose(row.decay_per_step, -0.1, rtol=1e-6)
+        assert math.isnan(row.timescale)
+    *table, total = str(report).splitlines()
+    assert all("  grows   -0.1" in line and "nan" not in line for line in table[2:])
+    assert total == "0 of 3 arrays decay: 0 of 12 numbers"

@@ -18,7 +18,6 @@ from transformer import MODELS, by_path, nnx_module, transformer
 import adamw_jax as aj
 from adamw_jax.rules import parameters
 
-NAMES = {name: getattr(aj, name) for name in aj.__all__}
 every_model = pytest.mark.parametrize("model", MODELS)
 PARAMS = {
     "layer": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 5.0)},
@@ -281,7 +280,7 @@ UNNAMED = {
 @pytest.mark.parametrize("tree, pattern, shown", UNNAMED.values(), ids=UNNAMED)
 def test_trees_without_names_have_paths_but_no_kinds(tree, pattern, shown):
     for mask in aj.decay_except(), aj.decay_only(aj.kind("weight")):
-        with pytest.raises(ValueError, match=rf"at {shown} has no name.*pick it by path"):
+        with pytest.raises(ValueError, match=rf"at {shown} has no name.*put a rule by path before"):
             aj.adamw(0.1, mask=mask).init(tree)
     first = jax.tree.leaves(aj.decay_only(pattern)(tree))
     assert first == [True] + [False] * (len(first) - 1)
@@ -379,12 +378,12 @@ PRINTED = {
 @pytest.mark.parametrize("text, value", PRINTED.items(), ids=PRINTED)
 def test_rules_and_masks_print_as_the_calls_that_make_them(text, value):
     assert repr(value) == text
-    assert repr(eval(text, NAMES)) == text
+    assert repr(eval(text, vars(aj))) == text
 
 
 def test_an_optimizer_with_a_mask_by_rule_prints_as_what_makes_it():
     tx = aj.adamw(0.1, weight_decay=0.1, mask=aj.decay_except("*/kernel", aj.kind("scale")))
-    again = eval(repr(tx), NAMES)
+    again = eval(repr(tx), vars(aj))
     assert repr(again) == repr(tx) and "kind('scale')" in repr(tx)
     chex.assert_trees_all_equal(walk(again, PARAMS), walk(tx, PARAMS))
 
