@@ -1,5 +1,7 @@
 """Settings for every test, and the compilation counter."""
 
+import re
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,16 +21,21 @@ settings.load_profile("laws")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="one case of each test, no slow tests")
+    parser.addoption("--quick", action="store_true", help="the library's tests, a case of each")
+
+
+def is_quick(item):
+    """Whether it is not marked as slow and trains no experiment, which takes long to compile."""
+    trains = re.search(r"^(from|import) experiments\b", item.path.read_text(), re.MULTILINE)
+    return not trains and item.get_closest_marker("slow") is None
 
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("quick"):
         return
     tests = {}
-    for item in items:
-        if item.get_closest_marker("slow") is None:
-            tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for item in filter(is_quick, items):
+        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
     # Each test takes another of its cases, so that together they see most of a table.
     chosen = {cases[i % len(cases)] for i, cases in enumerate(tests.values())}
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

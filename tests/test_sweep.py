@@ -231,36 +231,33 @@ def reference():
     return get
 
 
-def cases(name, lanes, rounds, devices):
-    return [(name, Layout(n, r), d) for n in lanes for r in rounds for d in devices]
+# With dropout each number of lanes meets each number of rounds, and this each number of devices.
+NEIGHBOURS = [
+    *[("plain", 1, 1, 2), ("plain", 16, 3, 2), ("plain", 16, 1, 1)],
+    *[("dropout", 1, 3, 1), ("dropout", 1, 1, 2), ("dropout", 2, 3, 2), ("dropout", 2, 1, 4)],
+    *[("dropout", 4, 1, 1), ("dropout", 4, 3, 4), ("dropout", 16, 3, 1), ("dropout", 16, 1, 2)],
+    *[("bfloat16", 4, 3, 2), ("bfloat16", 4, 1, 1), ("odd state", 4, 3, 2), ("odd state", 4, 1, 1)],
+]
 
 
 @pytest.mark.parametrize(
-    "name, layout, devices",
+    "name, lanes, rounds, devices",
     [
-        ("plain", Layout(1, 3), 1),
-        ("plain", Layout(4, 3), 1),
-        *[
-            pytest.param(*case, marks=slow)
-            for case in (
-                *cases("plain", (1, 16), (1, 3), (1, 2)),
-                *cases("dropout", (1, 2, 4, 16), (1, 3), (1, 2, 4)),
-                *cases("bfloat16", (4,), (1, 3), (1, 2)),
-                *cases("odd state", (4,), (1, 3), (1, 2)),
-            )
-        ],
+        ("plain", 1, 3, 1),
+        ("plain", 4, 3, 1),
+        *[pytest.param(*case, marks=slow) for case in NEIGHBOURS],
     ],
-    ids=str,
 )
 def test_a_run_does_not_see_its_neighbours_chunk_lane_round_or_place(
-    name, layout, devices, reference
+    name, lanes, rounds, devices, reference
 ):
     """Bit for bit, in a part of the grid, in another order, beside runs that diverge."""
-    shuffle = np.random.default_rng([layout.lanes, layout.rounds, devices]).permutation
+    layout = Layout(lanes, rounds)
+    shuffle = np.random.default_rng([lanes, rounds, devices]).permutation
     rows = [*(GRID[i] for i in shuffle(len(GRID))[:9]), *WILD]
     rows = [rows[i] for i in shuffle(len(rows))]
     results = quiet(TRAININGS[name], rows, DATA, layout=layout, devices=jax.devices()[:devices])
-    known = reference(name, layout.lanes, min(devices, 2))
+    known = reference(name, lanes, min(devices, 2))
     compared = [result for result in results if key(result) in known]
     assert len(compared) == 9
     for result in compared:

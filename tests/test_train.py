@@ -27,6 +27,7 @@ def digits():
     return data.load("digits", 0.2)
 
 
+@functools.cache  # and with it what JAX compiles of its functions
 def pair(name="adamw", batch_size=64, epochs=1, evaluations=1):
     network = functools.partial(MLP, WIDTHS)
     return classifier_run(OPTIMIZERS[name], network, batch_size, epochs, evaluations)
