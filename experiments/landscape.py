@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import polars as pl
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -25,7 +26,8 @@ from experiments.harness import data, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import run_grid
-from experiments.study.trials import optimizer
+from experiments.training import arms
+from experiments.training.arms import L2, PER_STEP, TIMES_RATE, Arm
 from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
@@ -33,7 +35,6 @@ from experiments.training.models import MLP
 Values = tuple[settings.Positive, ...]
 FEW = 5  # good cells, for a correlation
 BRIGHT = 2  # times the least error, where colours end
-FAMILIES = ("Adam+L2", "AdamW ×α", "AdamW /step")
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -56,12 +57,23 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.Positive, settings.about("points above the least error that are still good")
     ]
 
+    @property
+    def arms(self) -> list[Arm]:
+        """Every pair of every family: rate by rate, each with every decay."""
+        families = {L2: self.l2, TIMES_RATE: self.weight_decay, PER_STEP: self.decay_per_step}
+        return [
+            Arm(family, decay, rate)
+            for family, decays in families.items()
+            for rate in self.learning_rates
+            for decay in decays
+        ]
+
 
 class Surface(NamedTuple):
     """Test error of a family.
 
     Attributes:
-      family: one of `FAMILIES`.
+      family: of arms.
       rates: α, [rates].
       decays: λ or λ′ in the family's own convention, [decays].
       error: percent, the mean over the seeds, [decays, rates]; a diverged run has 100.
@@ -90,58 +102,41 @@ class Surface(NamedTuple):
         return float(self.error[:, rate].min() - self.error.min())
 
 
-def run(chosen: Settings, context: Context) -> Report:
+def run(config: Settings, context: Context) -> Report:
     """Trains with every pair."""
     axes = "learning_rates", "l2", "weight_decay", "decay_per_step"
-    settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
-    loaded = data.load(chosen.data, 0.0, context.data_dir)
-    reduced = data.reduced(loaded, chosen.images, chosen.noise)
-    steps = steps_per_epoch(len(reduced.train.labels), chosen.batch_size)
-    network = functools.partial(MLP, (reduced.train.images.shape[1], *chosen.hidden, 10))
-    trained = classifier_run(optimizer, network, chosen.batch_size, chosen.epochs, 1)
-    cells = {family: list(_cells(family, chosen)) for family in FAMILIES}
+    settings.check_ascending(**{key: getattr(config, key) for key in axes})
+    loaded = data.load(config.data, 0.0, context.data_dir)
+    reduced = data.reduced(loaded, config.images, config.noise)
+    steps = steps_per_epoch(len(reduced.train.labels), config.batch_size)
+    network = functools.partial(MLP, (reduced.train.images.shape[1], *config.hidden, 10))
+    training = classifier_run(arms.scheduled, network, config.batch_size, config.epochs, 1)
     grid = sweep.product(
-        sweep.concatenated(*cells.values()),
-        first_cycle=[chosen.epochs * steps],
+        arms.grid(config.arms),
+        first_cycle=[config.epochs * steps],
         floor=[0.0],
-        seed=range(chosen.seeds),
+        seed=range(config.seeds),
     )
-    results = run_grid("landscape", trained, grid, reduced, context, ["train_loss"])
-    errors: dict[tuple[float, ...], list[float]] = {}
-    for result in results:
-        accuracy = 0.0 if result.status == "diverged" else float(result.final("test_accuracy"))
-        errors.setdefault(_key(result.settings), []).append(100 * (1 - accuracy))
-    surfaces = []
-    for family, rows in cells.items():
-        mean = np.array([np.mean(errors[_key(row)]) for row in rows])
-        rates, decays = map(np.array, (chosen.learning_rates, _decays(family, chosen)))
-        surfaces.append(Surface(family, rates, decays, mean.reshape(len(rates), -1).T))
-    return _report(surfaces, chosen, steps)
+    results = run_grid("landscape", training, grid, reduced, context, ["train_loss"])
+    return _report(surfaces(arms.table(config.arms, results)), config, steps)
 
 
-def _key(row: sweep.Row) -> tuple[float, ...]:
-    return row["learning_rate"], row["l2"], row["weight_decay"]
+def surfaces(table: pl.DataFrame) -> list[Surface]:
+    """A surface for each family, from a single evaluation of every pair and seed."""
+    error = 100 * (1 - pl.col("test_accuracy").fill_nan(0.0))
+    cells = table.group_by("family", "learning_rate", "decay", maintain_order=True).agg(
+        error.mean().alias("error")
+    )
+    made = []
+    for (family,), pairs in cells.group_by("family", maintain_order=True):
+        rates, decays = (pairs[name].unique().sort() for name in ("learning_rate", "decay"))
+        error = pairs.sort("decay", "learning_rate")["error"].to_numpy()
+        shape = len(decays), len(rates)
+        made.append(Surface(str(family), rates.to_numpy(), decays.to_numpy(), error.reshape(shape)))
+    return made
 
 
-def _decays(family: str, chosen: Settings) -> Values:
-    values = chosen.l2, chosen.weight_decay, chosen.decay_per_step
-    return values[FAMILIES.index(family)]
-
-
-def _cells(family: str, chosen: Settings) -> sweep.Grid:
-    """α by α, each with every decay, as the optimizer's arguments."""
-
-    def arguments(learning_rate: float, decay: float) -> sweep.Row:
-        over_rate = adamw_jax.weight_decay_from_per_step(decay, learning_rate)
-        pairs = (decay, 0.0), (0.0, decay), (0.0, over_rate)
-        l2, weight_decay = pairs[FAMILIES.index(family)]
-        return {"learning_rate": learning_rate, "l2": l2, "weight_decay": weight_decay}
-
-    pairs = sweep.product(learning_rate=chosen.learning_rates, decay=_decays(family, chosen))
-    return tuple(arguments(**pair) for pair in pairs)
-
-
-def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
+def _report(surfaces: list[Surface], config: Settings, steps: int) -> Report:
     rows, findings = [], []
     for s in surfaces:
         row, column = np.unravel_index(s.error.argmin(), s.error.shape)
@@ -151,12 +146,12 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
                 f"{s.error[row, column]:.2f}",
                 f"{s.rates[column]:.3g}",
                 f"{s.decays[row]:.3g}",
-                f"{s.is_good(chosen.good).sum()} of {s.error.size}",
-                _correlation(s, chosen.good),
+                f"{s.is_good(config.good).sum()} of {s.error.size}",
+                _correlation(s, config.good),
                 f"{s.lost():.2f}",
             ]
         )
-    listed = ", ".join(f"{s.family} {_correlation(s, chosen.good)}" for s in surfaces)
+    listed = ", ".join(f"{s.family} {_correlation(s, config.good)}" for s in surfaces)
     findings = [
         f"Correlation of log α and log λ over the good cells (0 is separable): {listed}.",
         "Tuning α first, at the least decay, and the decay after it loses "
@@ -165,16 +160,16 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
     ]
     columns = ["", "least error, %", "at α", "and λ", "good cells", "correlation", "points lost"]
     note = (
-        f"Means of {chosen.seeds} seeds. Good: at most {chosen.good:g} points above the family's "
+        f"Means of {config.seeds} seeds. Good: at most {config.good:g} points above the family's "
         "least error. Correlation: of log α and log λ over the good cells, 0 where they are "
         f"separable; none for fewer than {FEW}. Points lost: by tuning α first, at the least "
         "decay, and then λ at that α. The error is that of the test images, as in the paper: a "
         "picture, no choice is made."
     )
     table = Table("The good region", columns, rows, note)
-    noise = f", {100 * chosen.noise:g} % with wrong labels" if chosen.noise else ""
+    noise = f", {100 * config.noise:g} % with wrong labels" if config.noise else ""
     what = (
-        f"{format(chosen.images, ',') if chosen.images else 'all'} images of {chosen.data}{noise}"
+        f"{format(config.images, ',') if config.images else 'all'} images of {config.data}{noise}"
     )
     data_rows = [
         {"family": s.family, "learning_rate": a, "decay": d, "test_error": s.error[i, j]}
@@ -183,7 +178,7 @@ def _report(surfaces: list[Surface], chosen: Settings, steps: int) -> Report:
         for j, a in enumerate(s.rates)
     ]
     title = f"Test error over α and λ: {what}"
-    figure = _figure(surfaces, chosen, steps)
+    figure = _figure(surfaces, config, steps)
     return Report(title, findings, [table], [figure], {"cells": data_rows})
 
 
@@ -192,7 +187,7 @@ def _correlation(surface: Surface, points: float) -> str:
     return "—" if np.isnan(value) else f"{value:+.2f}"
 
 
-def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
+def _figure(surfaces: list[Surface], config: Settings, steps: int) -> Figure:
     figure, axes = plots.subplots(len(surfaces), height=4.4)
     low = max(min(s.error.min() for s in surfaces), 0.1)
     norm = LogNorm(low, BRIGHT * low)
@@ -202,12 +197,12 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
         mesh = axis.pcolormesh(
             _edges(s.rates), _edges(s.decays), s.error, cmap="viridis_r", norm=norm
         )
-        for i, j in np.argwhere(s.is_good(chosen.good)):
+        for i, j in np.argwhere(s.is_good(config.good)):
             axis.plot(s.rates[j], s.decays[i], "o", color=plots.BLACK, markersize=3)
         row, column = np.unravel_index(s.error.argmin(), s.error.shape)
         axis.plot(s.rates[column], s.decays[row], "*", color=plots.VERMILION, markersize=13)
         axis.grid(visible=False)
-        _timescales(axis, s, steps, chosen.epochs)
+        _timescales(axis, s, steps, config.epochs)
     axes[0, 0].set_ylabel("λ, in the arm's own convention")
     bar = figure.colorbar(mesh, ax=axes[0], label="test error, %", extend="max", aspect=30)
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
@@ -215,14 +210,14 @@ def _figure(surfaces: list[Surface], chosen: Settings, steps: int) -> Figure:
     bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     caption = (
         "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
-        f"within {chosen.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
+        f"within {config.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
         f"and the whole run. Colours end at {BRIGHT} times the least error."
     )
     return Figure("landscape", figure, caption)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Of cells around ascending values, on a logarithmic axis."""
+    """The edges of cells around ascending values, on a logarithmic axis."""
     if len(values) == 1:
         return values[0] * np.array([0.5, 2.0])
     between = np.sqrt(values[1:] * values[:-1])
@@ -230,16 +225,16 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:
-    """Lines of equal τ, and τ as a second axis where it does not hang on α; Adam+L2 has none."""
-    if s.family == "Adam+L2":
+    """Lines of equal τ, and τ as a second axis where α does not change it; Adam+L2 has no τ."""
+    if s.family == L2:
         return
-    if s.family == "AdamW /step":
+    if s.family == PER_STEP:
         right = axis.secondary_yaxis("right", functions=(plots.inverse(steps),) * 2)
         right.set_ylabel("τ, epochs", fontsize=9)
     bounds = axis.axis()
     for tau, style in ((1, ":"), (epochs, "--")):
         per_step = adamw_jax.per_step_from_timescale(tau, steps)
-        decays = per_step / s.rates if s.family == "AdamW ×α" else np.full(len(s.rates), per_step)
+        decays = per_step / s.rates if s.family == TIMES_RATE else np.full(len(s.rates), per_step)
         axis.plot(s.rates, decays, style, color=plots.BLACK, lw=1.2)
         name = "τ = 1 epoch" if tau == 1 else f"τ = {tau} epochs"
         place = len(s.rates) // 2

@@ -145,3 +145,20 @@ def test_a_missing_network_says_what_to_do(tmp_path, serve, no_directory):
         data.fashion_mnist(cache=tmp_path / "cache", url=url)
     with pytest.raises(data.DataError, match=f"put the files .* {data.VARIABLE}"):
         data.fashion_mnist(cache=tmp_path / "cache", url="http://127.0.0.1:9/")  # nobody listens
+
+
+def test_reduced_data_is_part_of_the_whole_with_as_many_wrong_labels_as_asked():
+    loaded = data.load("digits", 0.25)
+    few, fewer = (data.reduced(loaded, n, 0.0).train for n in (300, 100))
+    rows = {image.tobytes() for image in np.asarray(few.images)}
+    assert len(few.labels) == 300 and {i.tobytes() for i in np.asarray(fewer.images)} <= rows
+    noisy = data.reduced(loaded, 300, 0.3)
+    np.testing.assert_array_equal(noisy.train.images, few.images)
+    assert (np.asarray(noisy.train.labels) != few.labels).sum() == 90
+    assert set(np.asarray(noisy.train.labels).tolist()) <= set(range(10))
+    np.testing.assert_array_equal(noisy.test.labels, loaded.test.labels)
+    np.testing.assert_array_equal(noisy.validation.labels, loaded.validation.labels)
+    everything = data.reduced(loaded, 0, 0.0)
+    np.testing.assert_array_equal(everything.train.images, loaded.train.images)
+    with pytest.raises(data.DataError, match="5000 training images are asked for, .* 1078"):
+        data.reduced(loaded, 5000, 0.0)

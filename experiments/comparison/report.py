@@ -1,138 +1,133 @@
-"""Tables and sentences of the comparison."""
+"""The comparison's report: what the measurements say, in sentences, tables and plots."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+import polars as pl
 
-from experiments.comparison import plots as comparison_plots
-from experiments.harness.formats import timescale
-from experiments.harness.report import Report, Table
-from experiments.harness.statistics import Difference, deviation
-from experiments.training.arms import Result
+from experiments.comparison import plots, tables
+from experiments.comparison.tables import Compared
+from experiments.harness.report import Report
+from experiments.harness.statistics import Difference
+
+ARM = ["label", "family", "decay", "l2", "weight_decay", "decay_per_step"]
 
 
-def summarize(
-    results: Sequence[Result], title: str, steps_per_epoch: int, validated: bool
-) -> Report:
-    """Makes the report; the first result is the one that others are compared with."""
-    base, *others = results
-    seeds, epochs = base.metrics.train_loss.shape
-    diverged = [r.arm for r in results if not np.isfinite(r.final("test_loss")).all()]
-    differences = [
-        (
-            r,
-            Difference.of(r.final("test_accuracy"), base.final("test_accuracy")),
-            Difference.of(r.final("test_loss"), base.final("test_loss")),
-        )
-        for r in others
-    ]
-    columns = ["arm", "λ", "τ, epochs", "train loss"]
-    columns += ["valid. loss", "valid. acc. %"] if validated else []
-    columns += ["test loss", "sd", "test acc. %", "sd", "‖θ‖"]
-    table = Table(
-        f"After {epochs} epochs: mean of {seeds} seeds, and their standard deviation (sd)",
-        columns,
-        [_row(r, steps_per_epoch, validated) for r in results],
-        "A step of AdamW ×α takes the share α·λ of each weight away (PyTorch's and Optax's "
-        "weight_decay), one of AdamW /step the share λ (the paper's). τ is the time in which "
-        "that alone takes a weight to 1/e. Adam+L2 has no τ: what it takes depends on the "
-        "gradients. Train loss is the mean over the last epoch's minibatches.",
+def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: bool) -> Report:
+    """Compares all arms with Adam, the first of them, and makes the report of it.
+
+    Args:
+      title: of the report.
+      table: the measurements, as `arms.table` gives them.
+      steps_per_epoch: optimizer steps.
+      validated: whether there are validation images.
+    """
+    shown = percent(table)
+    last = shown.filter(pl.col("evaluation") == pl.col("evaluation").max())
+    means = last.group_by(ARM, maintain_order=True).agg(
+        pl.mean("^(train|validation|test)_.*$", "weight_norm"),
+        pl.col("test_loss", "test_accuracy").std().name.suffix("_sd"),
     )
-    paired = Table(
-        f"Minus {base.arm.label}, seed by seed: mean [95 % interval]",
-        ["arm", "test acc., points", "test loss"],
-        [[r.arm.label, accuracy.text(2), loss.text(4)] for r, accuracy, loss in differences],
-        f"{len({r.arm.run for r in others})} different arms are compared, and the intervals are "
-        "not corrected for that.",
-    )
-    accuracies = [(r, a) for r, a, _ in differences if r.arm not in diverged]
-    losses = [(r, loss) for r, _, loss in differences if r.arm not in diverged]
+    finite = means.filter(pl.col("test_loss").is_finite())
+    best = best_of_families(finite) if validated else finite.clear()
+    compared = compare(last)
+    seeds, epochs = last["seed"].n_unique(), last["evaluation"][0]
     findings = [
-        f"{base.arm.label} reaches {base.final('test_accuracy').mean():.2f} % test accuracy and "
-        f"{base.final('test_loss').mean():.3f} test loss.",
-        *(
-            [_sentence("test accuracy", accuracies), _sentence("test loss", losses)]
-            if seeds > 1 and accuracies
-            else ["Whether the others differ takes more than one seed."]
-        ),
-        *(f"{arm.label} diverged: some of its losses are not finite." for arm in diverged),
+        _level(means),
+        *_distinguished([c for c in compared if c.label in set(finite["label"])], seeds),
+        *_diverged(means),
+        *_choice(best),
     ]
-    finite = [r for r in results if r.arm not in diverged]
-    chosen = _best_of_families(finite) if validated else []
-    findings += [_choice(chosen)] if chosen else []
-    which = "Each family at the decay of the lowest validation loss" if chosen else "Every arm"
+    chosen = shown.join(best, on="label", how="semi", maintain_order="left")
     figures = [
-        comparison_plots.curves(chosen or results, which),
-        comparison_plots.decays(results, steps_per_epoch),
+        plots.curves(chosen, "Each family at the decay of the lowest validation loss")
+        if len(best)
+        else plots.curves(shown, "Every arm"),
+        plots.decays(last, steps_per_epoch),
     ]
-    return Report(title, findings, [table, paired], figures, {"results": _tidy(results)})
+    shown_tables = [
+        tables.levels(means, seeds, epochs, steps_per_epoch, validated),
+        tables.differences(compared, means[1:].n_unique(["l2", "weight_decay"])),
+    ]
+    return Report(title, findings, shown_tables, figures, {"results": _tidy(table)})
 
 
-def _row(result: Result, steps_per_epoch: int, validated: bool) -> list[str]:
-    arm = result.arm
-    tau = arm.timescale(steps_per_epoch)
-    names = ["train_loss", *(["validation_loss", "validation_accuracy"] if validated else [])]
-    cells = [_rounded(name, result.final(name).mean()) for name in names]
-    for name in ("test_loss", "test_accuracy"):
-        values = result.final(name)
-        spread = _rounded(name, float(deviation(values))) if len(values) > 1 else "—"
-        cells += [_rounded(name, values.mean()), spread]
+def percent(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with accuracies in percent, and the test error."""
+    return table.with_columns(pl.col("^.*_accuracy$") * 100).with_columns(
+        test_error=100 - pl.col("test_accuracy")
+    )
+
+
+def compare(last: pl.DataFrame) -> list[Compared]:
+    """Every arm but the first against the first, seed by seed, from the last evaluations."""
+    base, *others = last.partition_by("label", maintain_order=True)
+
+    def difference(runs: pl.DataFrame, metric: str) -> Difference:
+        return Difference.of(runs[metric].to_numpy(), base[metric].to_numpy())
+
     return [
-        arm.family,
-        f"{arm.decay:g}" if arm.decays else "",
-        "—" if arm.l2 else timescale(tau),
-        *cells,
-        f"{result.final('weight_norm').mean():.1f}",
+        Compared(
+            runs["label"][0],
+            runs["family"][0],
+            runs["decay"][0],
+            difference(runs, "test_accuracy"),
+            difference(runs, "test_loss"),
+        )
+        for runs in others
     ]
 
 
-def _rounded(name: str, value: float) -> str:
-    return f"{value:.2f}" if name.endswith("accuracy") else f"{value:.4f}"
+def best_of_families(means: pl.DataFrame) -> pl.DataFrame:
+    """The arm of each family with the lowest validation loss."""
+    lowest = pl.col("validation_loss") == pl.col("validation_loss").min().over("family")
+    return means.filter(lowest).unique("family", keep="first", maintain_order=True)
 
 
-def _sentence(what: str, differences: Sequence[tuple[Result, Difference]]) -> str:
-    groups = {1: "higher", -1: "lower", 0: "not distinguishable"}
+def _level(means: pl.DataFrame) -> str:
+    adam = means.row(0, named=True)
+    return (
+        f"Adam reaches {adam['test_accuracy']:.2f} % test accuracy and "
+        f"{adam['test_loss']:.3f} test loss."
+    )
+
+
+def _distinguished(compared: Sequence[Compared], seeds: int) -> list[str]:
+    """Which arms differ from Adam."""
+    if seeds == 1 or not compared:
+        return ["Whether the others differ takes more than one seed."]
+    return [
+        _sentence("test accuracy", [(c, c.accuracy.sign) for c in compared]),
+        _sentence("test loss", [(c, c.loss.sign) for c in compared]),
+    ]
+
+
+def _sentence(what: str, signs: Sequence[tuple[Compared, int]]) -> str:
     parts = []
-    for sign, word in groups.items():
+    for sign, word in {1: "higher", -1: "lower", 0: "not distinguishable"}.items():
         families: dict[str, list[str]] = {}
-        for result, difference in differences:
-            if difference.sign == sign:
-                families.setdefault(result.arm.family, []).append(f"{result.arm.decay:g}")
+        for arm, found in signs:
+            if found == sign:
+                families.setdefault(arm.family, []).append(f"{arm.decay:g}")
         listed = "; ".join(f"{family} {', '.join(d)}" for family, d in families.items())
         parts += [f"{word} with {listed}"] if listed else []
     return f"Compared with Adam's, {what} is {'. It is '.join(parts)}."
 
 
-def _best_of_families(results: Sequence[Result]) -> list[Result]:
-    families: dict[str, list[Result]] = {}
-    for result in results:
-        families.setdefault(result.arm.family, []).append(result)
-    return [
-        min(family, key=lambda r: r.final("validation_loss").mean()) for family in families.values()
-    ]
+def _diverged(means: pl.DataFrame) -> list[str]:
+    diverged = means.filter(~pl.col("test_loss").is_finite())
+    return [f"{label} diverged: some of its losses are not finite." for label in diverged["label"]]
 
 
-def _choice(chosen: Sequence[Result]) -> str:
+def _choice(best: pl.DataFrame) -> list[str]:
     listed = "; ".join(
-        f"{r.arm.label} (test {r.final('test_accuracy').mean():.2f} %, "
-        f"loss {r.final('test_loss').mean():.3f})"
-        for r in chosen
+        f"{arm['label']} (test {arm['test_accuracy']:.2f} %, loss {arm['test_loss']:.3f})"
+        for arm in best.iter_rows(named=True)
     )
-    return f"Chosen by validation loss in each family: {listed}."
+    return [f"Chosen by validation loss in each family: {listed}."] if listed else []
 
 
-def _tidy(results: Sequence[Result]) -> list[dict[str, object]]:
-    return [
-        {
-            "family": r.arm.family,
-            "decay": r.arm.decay,
-            "l2": r.arm.l2,
-            "weight_decay": r.arm.weight_decay,
-            "decay_per_step": r.arm.decay_per_step,
-            "seed": seed,
-            "epoch": epoch + 1,
-            **{name: values[seed, epoch] for name, values in r.metrics._asdict().items()},
-        }
-        for r in results
-        for seed, epoch in np.ndindex(r.metrics.train_loss.shape)
-    ]
+def _tidy(table: pl.DataFrame) -> list[dict[str, Any]]:
+    metrics = pl.col("^(train|validation|test)_.*$", "weight_norm")
+    arm = ["family", "decay", "l2", "weight_decay", "decay_per_step", "seed"]
+    return table.select(*arm, pl.col("evaluation").alias("epoch"), metrics).to_dicts()

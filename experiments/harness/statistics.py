@@ -6,12 +6,6 @@ import numpy as np
 from scipy import stats
 
 
-def deviation(values: np.ndarray) -> np.ndarray:
-    """Standard deviation over the seeds, from [seeds, …] to [...]; NaN for a single seed."""
-    many = len(values) > 1
-    return np.std(values, axis=0, ddof=1) if many else np.full(values.shape[1:], np.nan)
-
-
 class Difference(NamedTuple):
     """Mean of paired differences with its t-interval."""
 

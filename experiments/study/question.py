@@ -19,17 +19,20 @@ else too small to matter; and otherwise undecided. The intervals together cover 
 the same in all runs.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
+import polars as pl
 
-from adamw_jax import sweep
+from adamw_jax import sweep, weight_decay_from_per_step
 from experiments.harness import data, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Report
 from experiments.harness.sweeps import run_grid
-from experiments.study import report as study_report
-from experiments.study.trials import Condition, Measured, Trial, program
+from experiments.study.choices import ACCURACY, LOSS
+from experiments.study.report import summarize
+from experiments.study.trials import Condition, Trial, program
 from experiments.training.loop import steps_per_epoch
 
 
@@ -63,31 +66,42 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...]
 
 
-def run(chosen: Settings, context: Context) -> Report:
+def run(config: Settings, context: Context) -> Report:
     """Runs the trials and puts the guesses to the test."""
-    loaded = data.load(chosen.data, chosen.validation, context.data_dir)
-    measured: list[Measured] = []
-    missing: list[Trial] = []
+    loaded = data.load(config.data, config.validation, context.data_dir)
+    tables: list[pl.DataFrame] = []
+    missing: list[str] = []
+    for number, (trial, training, images) in enumerate(_trials(config, loaded), 1):
+        grid = trial.grid(config.seeds)
+        if number <= config.first:
+            results = run_grid(trial.slug, training, grid, images, context, ["train_loss"])
+        else:
+            results = sweep.kept(context.cache(trial.slug), grid)
+        if results is None:
+            missing.append(trial.name)
+        else:
+            tables.append(trial.table(results))
+    if not tables:
+        raise settings.SettingsError("no trial is done, and first = 0 runs none")
+    title = f"Why did AdamW not beat Adam? A study on {config.data}"
+    times_rate = (weight_decay_from_per_step(decay, config.learning_rate) for decay in config.talk)
+    talk = sorted({*config.talk, *times_rate})
+    matters = {ACCURACY: config.matters_accuracy, LOSS: config.matters_loss}
+    return summarize(title, pl.concat(tables), talk, matters, missing)
+
+
+def _trials(config: Settings, loaded: data.Data) -> Iterator[tuple[Trial, sweep.Run, data.Data]]:
+    """Every trial, what its runs run and their images."""
     seen: set[str] = set()
-    for condition in chosen.conditions:
+    for condition in config.conditions:
         reduced = data.reduced(loaded, condition.images, condition.noise)
         images = len(reduced.train.labels)
-        steps = steps_per_epoch(images, chosen.batch_size)
-        trained = program(condition, chosen.hidden, reduced, chosen.batch_size, chosen.evaluations)
+        steps = steps_per_epoch(images, config.batch_size)
+        # All schedules of a condition are one program, which is compiled once.
+        training = program(condition, config.hidden, reduced, config.batch_size, config.evaluations)
         for schedule in condition.schedules:
-            trial = Trial(condition, schedule, images, steps)
-            grid = trial.grid(chosen.learning_rate, chosen.seeds)
+            trial = Trial(condition, schedule, config.learning_rate, images, steps)
             if trial.name in seen:
                 raise settings.SettingsError(f"two trials are the same: {trial.name}")
             seen.add(trial.name)
-            if len(seen) <= chosen.first:
-                results = run_grid(trial.slug, trained, grid, reduced, context, ["train_loss"])
-            else:
-                results = sweep.kept(context.cache(trial.slug), grid)
-            if results:
-                measured.append(Measured(trial, results))
-            else:
-                missing.append(trial)
-    if not measured:
-        raise settings.SettingsError("no trial is done, and first = 0 runs none")
-    return study_report.summarize(measured, missing, chosen)
+            yield trial, training, reduced

@@ -1,51 +1,96 @@
 """The guesses as comparisons, and what the numbers say of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from experiments.harness.statistics import Difference
-from experiments.study.trials import Measured
+from experiments.study import choices
+from experiments.training.arms import ADAM, ADAMW, L2
 
-LEAD, L2, OVERFITTING, DECAY, SCHEDULE = (
+OVER_ADAM, OVER_L2, OVERFITTING, DECAY, SCHEDULE = (
     "AdamW does better than Adam",
     "AdamW does better than Adam+L2",
     "(1) AdamW's lead over Adam grows with overfitting",
     "(2) another λ does better than the talk's",
     "(3) AdamW's lead over Adam grows with a schedule",
 )
-METRICS = ("accuracy", "loss")
 SUPPORTED, REFUTED, REVERSED, UNDECIDED, DIVERGED = (
     "supported", "refuted", "reversed", "undecided", "diverged",
 )  # fmt: skip
 
 
-class Comparison(NamedTuple):
-    """An effect that a claim predicts to be positive.
+class Judgement(NamedTuple):
+    """What one comparison says of a claim.
 
     Attributes:
-      claim: one of the above.
-      where: in which trial.
+      claim: one of the above; it predicts a positive effect.
+      where: the trial, and what it is compared with.
       metric: "accuracy" (points) or "loss".
-      effect: by seed; positive is better: more accuracy, less loss.
+      interval: the mean effect over the seeds, more accuracy or less loss, with its interval.
+      verdict: one of the five above.
     """
 
     claim: str
     where: str
     metric: str
-    effect: np.ndarray
+    interval: Difference
+    verdict: str
 
-    def interval(self, comparisons: int) -> Difference:
-        """The mean effect, with the interval that so many comparisons take."""
-        return Difference.of(self.effect, np.zeros_like(self.effect), comparisons)
+
+def compare(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
+    """Every comparison that the trials allow, claim by claim.
+
+    Args:
+      scores: as `choices.scores` gives them.
+      talk: values of λ, times α, that the talk may have meant.
+
+    Returns:
+      The columns `claim`, `where`, `metric`, `seed` and `effect`, which a claim predicts to be
+      positive.
+    """
+    fitted = choices.cross_fit(scores)
+    leads = _lead(fitted, ADAM)
+    trials = scores.select("trial", "task", "schedule", "network", "images", "noise")
+    trials = trials.unique(maintain_order=True).to_dicts()
+    effects = {
+        OVER_ADAM: [leads],
+        OVER_L2: [_lead(fitted, L2)],
+        OVERFITTING: _more_overfitting(leads, trials),
+        DECAY: _other_decays(scores, trials, talk),
+        SCHEDULE: _with_schedule(leads, trials),
+    }
+    return pl.concat(
+        each.select(pl.lit(claim).alias("claim"), "where", "metric", "seed", "effect")
+        for claim, all_of_it in effects.items()
+        for each in all_of_it
+    )
+
+
+def judge(effects: pl.DataFrame, matters: Mapping[str, float]) -> list[Judgement]:
+    """The intervals, which hold for all comparisons together (Bonferroni), and the verdicts.
+
+    Args:
+      effects: as `compare` gives them.
+      matters: the smallest effect that matters, by metric.
+    """
+    compared = effects.partition_by("claim", "where", "metric", maintain_order=True, as_dict=True)
+    judgements = []
+    for (claim, where, metric), rows in compared.items():
+        effect = rows["effect"].to_numpy()
+        interval = Difference.of(effect, np.zeros_like(effect), len(compared))
+        said = verdict(interval, matters[metric])
+        judgements.append(Judgement(claim, where, metric, interval, said))
+    return judgements
 
 
 def verdict(interval: Difference, matters: float) -> str:
     """What an interval says of a claim, given the smallest effect that matters.
 
     Supported: above zero, and perhaps large enough to matter. Reversed: below zero, and
-    perhaps large enough to matter. Refuted: else not large enough to matter.
+    perhaps large enough to matter. Refuted: otherwise, if it is too small to matter.
     """
     if np.isnan(interval.mean):
         return DIVERGED
@@ -56,87 +101,71 @@ def verdict(interval: Difference, matters: float) -> str:
     return REFUTED if interval.high < matters else UNDECIDED
 
 
-def comparisons(measured: Sequence[Measured], talk: Sequence[float]) -> list[Comparison]:
-    """Every comparison that the trials allow, claim by claim.
-
-    Args:
-      measured: the trials that were run.
-      talk: arms of AdamW, λ times α, that the talk may have meant.
-    """
-    return [
-        Comparison(claim, where, metric, effect)
-        for claim, pairs in (
-            (LEAD, _leads(measured)),
-            (L2, _over_l2(measured)),
-            (OVERFITTING, _overfitting(measured)),
-            (DECAY, _decay(measured, talk)),
-            (SCHEDULE, _schedule(measured)),
+def _lead(fitted: pl.DataFrame, family: str) -> pl.DataFrame:
+    """By how much AdamW is better than another family, in each trial that has both."""
+    ours, base = (
+        fitted.filter(pl.col("family") == name).select(
+            "metric", "seed", where="trial", effect="test"
         )
-        for where, metric, effect in pairs
+        for name in (ADAMW, family)
+    )
+    return _minus(ours, base, on=["where", "metric", "seed"])
+
+
+def _minus(ours: pl.DataFrame, base: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
+    joined = ours.join(base, on=on, maintain_order="left", suffix="_base")
+    return joined.select(*on, effect=pl.col("effect") - pl.col("effect_base"))
+
+
+def _growth(leads: pl.DataFrame, trial: str, base: str, where: str) -> pl.DataFrame:
+    """By how much the lead is larger in a trial than in another."""
+    ours, theirs = (leads.filter(pl.col("where") == name) for name in (trial, base))
+    return _minus(ours, theirs, on=["metric", "seed"]).with_columns(where=pl.lit(where))
+
+
+def _more_overfitting(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataFrame]:
+    """Wrong labels against as many right ones; fewer images against the most."""
+    grown = []
+    for trial in trials:
+        alike = [
+            other
+            for other in trials
+            if not other["noise"]
+            and all(other[name] == trial[name] for name in ("schedule", "network"))
+            and (other["images"] == trial["images"] or not trial["noise"])
+        ]
+        base = max(alike, key=lambda other: other["images"], default=trial)
+        if base != trial:
+            where = f"{trial['trial']}, against {base['images']:,} right"
+            grown.append(_growth(leads, trial["trial"], base["trial"], where))
+    return grown
+
+
+def _with_schedule(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataFrame]:
+    """A schedule against the constant rate, on the same task."""
+    constant = {each["task"]: each["trial"] for each in trials if each["schedule"] == "constant"}
+    return [
+        _growth(leads, each["trial"], constant[each["task"]], each["trial"])
+        for each in trials
+        if each["schedule"] != "constant" and each["task"] in constant
     ]
 
 
-Effects = Iterator[tuple[str, str, np.ndarray]]
-
-
-def lead(measured: Measured, metric: str, over: str = "Adam") -> np.ndarray:
-    """How much better the chosen AdamW is than another family's chosen arm, by seed."""
-    return _better(measured.judged("AdamW", metric), measured.judged(over, metric), metric)
-
-
-def _better(ours: np.ndarray, base: np.ndarray, metric: str) -> np.ndarray:
-    return ours - base if metric == "accuracy" else base - ours
-
-
-def _leads(measured: Sequence[Measured]) -> Effects:
-    for m in measured:
-        for metric in METRICS:
-            yield m.trial.name, metric, lead(m, metric)
-
-
-def _over_l2(measured: Sequence[Measured]) -> Effects:
-    for m in measured:
-        for metric in METRICS if m.arms("Adam+L2") else ():
-            yield m.trial.name, metric, lead(m, metric, over="Adam+L2")
-
-
-def _overfitting(measured: Sequence[Measured]) -> Effects:
-    """Wrong labels against as many right ones; fewer images against the most."""
-    for m in measured:
-        alike = [
-            other
-            for other in measured
-            if not other.trial.condition.noise
-            and other.trial.schedule == m.trial.schedule
-            and other.trial.condition.network == m.trial.condition.network
-        ]
-        if m.trial.condition.noise:
-            alike = [other for other in alike if other.trial.images == m.trial.images]
-        base = max(alike, key=lambda other: other.trial.images, default=m)
-        if base is not m:
-            for metric in METRICS:
-                where = f"{m.trial.name}, against {base.trial.images:,} right"
-                yield where, metric, lead(m, metric) - lead(base, metric)
-
-
-def _decay(measured: Sequence[Measured], talk: Sequence[float]) -> Effects:
+def _other_decays(
+    scores: pl.DataFrame, trials: Sequence[dict], talk: Sequence[float]
+) -> list[pl.DataFrame]:
     """The λ chosen from all others against each that the talk may have meant, in its setting."""
-    for m in measured:
-        asked = m.trial.schedule == "constant" and not m.trial.condition.noise
-        for arm in m.arms("AdamW") if asked else ():
-            if np.isclose(arm[1], talk).any():
-                for metric in METRICS if len(m.arms("AdamW")) > 1 else ():
-                    base = m.final(arm, f"test_{metric}")
-                    where = f"{m.trial.name}, against λ = {arm[1]:g}"
-                    another = m.judged("AdamW", metric, without=arm)
-                    yield where, metric, _better(another, base, metric)
-
-
-def _schedule(measured: Sequence[Measured]) -> Effects:
-    """The lead with a schedule against the lead without."""
-    constant = {m.trial.task: m for m in measured if m.trial.schedule == "constant"}
-    for m in measured:
-        if m.trial.schedule != "constant" and m.trial.task in constant:
-            for metric in METRICS:
-                base = lead(constant[m.trial.task], metric)
-                yield m.trial.name, metric, lead(m, metric) - base
+    effects = []
+    on = ["metric", "seed"]
+    for trial in trials:
+        asked = trial["schedule"] == "constant" and not trial["noise"]
+        runs = scores.filter(pl.col("trial") == trial["trial"], pl.col("family") == ADAMW)
+        decays = runs["decay"].unique(maintain_order=True).to_list()
+        for decay in decays if asked and len(decays) > 1 else ():
+            if np.isclose(decay, talk).any():
+                ours = choices.cross_fit(runs.filter(pl.col("decay") != decay))
+                base = runs.filter(pl.col("decay") == decay)
+                pair = (rows.select(*on, effect="test") for rows in (ours, base))
+                where = pl.lit(f"{trial['trial']}, against λ = {decay:g}")
+                effects.append(_minus(*pair, on=on).with_columns(where=where))
+    return effects

@@ -1,76 +1,121 @@
-"""What the comparison compares, and what it measured."""
+"""Arms: an optimizer with its decay, which is what experiments compare, and what was measured.
 
+The measurements of all experiments that compare arms are tables of one form, made by `table`.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+import polars as pl
 
-from adamw_jax import timescale_from_per_step
-from experiments.training.classifier import Metrics
+import adamw_jax
+from adamw_jax import sweep
+from adamw_jax.optimizers import NumberOrSchedule
+from experiments.training.loop import Hyperparameters
 
-ADAM = "Adam"
+# Families of arms. AdamW's decay is TIMES_RATE in an experiment that also has it PER_STEP.
+ADAM, L2, ADAMW, TIMES_RATE, PER_STEP = "Adam", "Adam+L2", "AdamW", "AdamW ×α", "AdamW /step"
+ARGUMENTS = ["l2", "weight_decay", "learning_rate"]
+# Every cycle of warm restarts is this many times as long as the one before.
+CYCLE_MULT = 2
 
 
 class Arm(NamedTuple):
-    """What is compared: an optimizer and its decay.
+    """An optimizer, its decay and its learning rate.
 
     Attributes:
-      family: name of the optimizer and of the convention of its decay.
-      decay: λ or λ′, in the family's own convention.
-      l2: λ′, the argument that the optimizer gets.
-      weight_decay: λ, the argument that the optimizer gets.
-      decay_per_step: share of a weight that a step takes away; for Adam+L2 what it
-        would be for gradient descent.
-      color: in plots.
+      family: one of the names above; it says what the decay means.
+      decay: λ′ of L2 regularization or λ of AdamW, in the family's convention; 0 for Adam.
+      learning_rate: α.
     """
 
     family: str
     decay: float
-    l2: float
-    weight_decay: float
-    decay_per_step: float
-    color: str
+    learning_rate: float
 
     @property
     def label(self) -> str:
         """Family and decay, as shown."""
-        return f"{self.family} {self.decay:g}" if self.decays else self.family
+        return self.family if self.family == ADAM else f"{self.family} {self.decay:g}"
 
     @property
-    def decays(self) -> bool:
-        """Whether it is more than Adam; a family may have 0 among its decays."""
-        return self.family != ADAM
+    def l2(self) -> float:
+        """λ′, as the optimizer takes it."""
+        return self.decay if self.family == L2 else 0.0
 
     @property
-    def run(self) -> tuple[float, float]:
-        """What is run, whatever the convention: arms that agree here are the same."""
-        return self.l2, self.weight_decay
+    def weight_decay(self) -> float:
+        """λ, as the optimizer takes it: in PyTorch's and Optax's convention."""
+        if self.family == PER_STEP:
+            return adamw_jax.weight_decay_from_per_step(self.decay, self.learning_rate)
+        return self.decay if self.family in (ADAMW, TIMES_RATE) else 0.0
 
-    def timescale(self, steps_per_epoch: int) -> float:
-        """Epochs in which decay alone takes a weight to 1/e; infinite without decay."""
-        return timescale_from_per_step(self.decay_per_step, steps_per_epoch)
+    @property
+    def decay_per_step(self) -> float:
+        """Fraction of a weight that a step takes away; for Adam+L2 that of gradient descent."""
+        if self.family == PER_STEP:
+            return self.decay
+        return adamw_jax.per_step_from_weight_decay(self.decay, self.learning_rate)
 
 
-class Result(NamedTuple):
-    """An arm and what was measured.
+def optimizer(h: Hyperparameters) -> adamw_jax.GradientTransformation:
+    """The optimizer of every arm at a constant rate: without decay it is Adam.
 
-    Attributes:
-      arm: what was run.
-      metrics: arrays [seeds, epochs].
+    Args:
+      h: `l2`, `weight_decay` and `learning_rate`.
     """
+    return _decayed(h, h["learning_rate"])
 
-    arm: Arm
-    metrics: Metrics
 
-    def series(self, name: str) -> np.ndarray:
-        """A metric as it is shown, [seeds, epochs]: shares in percent.
+def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
+    """The same with a schedule; two numbers make it constant, a cosine or warm restarts.
 
-        Besides the fields of `Metrics` there is `test_error`.
-        """
-        if name == "test_error":
-            return 100 - self.series("test_accuracy")
-        values = np.asarray(getattr(self.metrics, name), np.float64)
-        return 100 * values if name.endswith("accuracy") else values
+    Args:
+      h: as `optimizer` takes it, with `first_cycle`, the steps of the first cycle, and `floor`,
+        the fraction of α at which each cycle ends.
+    """
+    cycle = jnp.asarray(h["first_cycle"], int)
+    schedule = adamw_jax.cosine_warm_restarts(cycle, CYCLE_MULT, floor=h["floor"])
+    return _decayed(h, lambda step: h["learning_rate"] * schedule(step))
 
-    def final(self, name: str) -> np.ndarray:
-        """A metric after the last epoch, [seeds]."""
-        return self.series(name)[:, -1]
+
+def _decayed(h: Hyperparameters, rate: NumberOrSchedule) -> adamw_jax.GradientTransformation:
+    adamw = adamw_jax.adamw(rate, weight_decay=h["weight_decay"])
+    return adamw_jax.chain(adamw_jax.l2_regularization(h["l2"]), adamw)
+
+
+def grid(arms: Sequence[Arm]) -> sweep.Grid:
+    """The arms' arguments, a row for each; arms with the same arguments share one."""
+    return sweep.concatenated([{name: getattr(arm, name) for name in ARGUMENTS} for arm in arms])
+
+
+def table(arms: Sequence[Arm], results: Sequence[sweep.Result]) -> pl.DataFrame:
+    """What was measured, a row for each arm, seed and evaluation, in the order of the arms.
+
+    Columns are the arm's `family`, `label`, `decay` and `decay_per_step`, the settings of the
+    grid, `evaluation` (from 1), the metrics, `status` and `seconds` (of the whole run). Metrics
+    are NaN from the evaluation at which a run diverged.
+
+    Args:
+      arms: whose `grid` was run; arms with the same arguments get the same measurements.
+      results: of all rows of the grid.
+    """
+    length = max(len(r.advance) for r in results)
+    first = results[0]
+
+    def repeated(values):
+        return np.repeat(list(values), length)
+
+    runs = pl.DataFrame(
+        {name: repeated(r.settings[name] for r in results) for name in first.settings}
+        | {"evaluation": np.tile(np.arange(1, length + 1), len(results))}
+        | {m: np.concatenate([r.history(m, length) for r in results]) for m in first.metrics}
+        | {name: repeated(getattr(r, name) for r in results) for name in ("status", "seconds")}
+    )
+    shown = ("family", "label", "decay", "decay_per_step", *ARGUMENTS)
+    described = pl.DataFrame(
+        [{name: getattr(arm, name) for name in shown} for arm in dict.fromkeys(arms)]
+    )
+    return described.join(runs, on=ARGUMENTS, how="left", maintain_order="left_right")

@@ -1,0 +1,67 @@
+"""What the runs score, which decay the validation images choose, and how it does on the test's."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+ACCURACY, LOSS = METRICS = ("accuracy", "loss")
+# From a measurement to a score, of which more is better: percent, and the loss negated.
+SCALES: Mapping[str, float] = {ACCURACY: 100, LOSS: -1}
+FAMILY = ["trial", "family", "metric"]
+
+
+def last(table: pl.DataFrame) -> pl.DataFrame:
+    """Every run's last evaluation."""
+    return table.filter(pl.col("evaluation") == pl.col("evaluation").max().over("trial"))
+
+
+def scores(table: pl.DataFrame) -> pl.DataFrame:
+    """Every run's last evaluation, a row for each of the metrics "accuracy" and "loss".
+
+    Args:
+      table: measurements of trials, as `Trial.table` makes them.
+
+    Returns:
+      The columns that describe a run, `metric`, and the scores `validation` and `test`, which are
+      NaN where the run diverged.
+    """
+    ended = last(table)
+    described = ended.select(pl.exclude("^(train|validation|test)_.*$", "weight_norm"))
+    return pl.concat(
+        described.with_columns(
+            *(scale * ended[f"{split}_{metric}"].alias(split) for split in ("validation", "test")),
+            metric=pl.lit(metric),
+        )
+        for metric, scale in SCALES.items()
+    )
+
+
+def choose(scores: pl.DataFrame) -> pl.DataFrame:
+    """The decay with the best mean validation score, for each trial, family and metric.
+
+    A decay with which a run diverged counts as the worst; of equal ones the first is chosen.
+
+    Returns:
+      The columns `trial`, `family`, `metric` and `decay`.
+    """
+    means = scores.group_by(*FAMILY, "decay", maintain_order=True).agg(pl.mean("validation"))
+    score = pl.col("validation").fill_nan(-float("inf"))
+    return means.group_by(*FAMILY, maintain_order=True).agg(pl.col("decay").get(score.arg_max()))
+
+
+def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the decays that each half of the seeds chooses for the other, ordered by seed.
+
+    The even seeds choose for the odd ones and the odd for the even: a run that is lucky is so on
+    both sets of images, and would flatter the decay that it helps to choose. A single seed has no
+    other half and chooses for itself.
+    """
+    halves = scores.with_columns(half=pl.col("seed") % 2)
+    chosen = []
+    for half in (0, 1):
+        others = halves.filter(pl.col("half") != half)
+        made = choose(others if len(others) else scores)
+        chosen.append(made.with_columns(half=pl.lit(half, halves["half"].dtype)))
+    keys = [*FAMILY, "decay", "half"]
+    kept = halves.join(pl.concat(chosen), on=keys, how="semi", maintain_order="left")
+    return kept.sort("seed", maintain_order=True)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from made_up import arm
+
+from adamw_jax import sweep, timescale_from_per_step
+from experiments.study.trials import Condition, Trial
+from experiments.training import arms
+from experiments.training.arms import ADAM, ADAMW, L2, PER_STEP, TIMES_RATE, Arm
+
+
+def test_the_two_conventions_of_a_decay_are_the_same_run_where_they_mean_the_same():
+    times_rate, per_step = Arm(TIMES_RATE, 1.0, 0.5), Arm(PER_STEP, 0.5, 0.5)
+    assert times_rate.decay_per_step == per_step.decay_per_step == 0.5
+    assert times_rate.weight_decay == per_step.weight_decay == 1.0
+    assert arms.grid([Arm(ADAM, 0.0, 0.5), Arm(TIMES_RATE, 0.0, 0.5), times_rate, per_step]) == (
+        {"l2": 0.0, "weight_decay": 0.0, "learning_rate": 0.5},
+        {"l2": 0.0, "weight_decay": 1.0, "learning_rate": 0.5},
+    )
+    assert (Arm(L2, 0.1, 0.5).l2, Arm(L2, 0.1, 0.5).weight_decay) == (0.1, 0.0)
+
+
+def test_the_timescale_of_a_decay_is_that_of_the_papers():
+    """Fashion-MNIST, batch 128: weight_decay 0.01 at α = 0.001 remembers 213 epochs."""
+    timescale = timescale_from_per_step(arm(ADAMW, 0.01).decay_per_step, 468)
+    assert timescale == pytest.approx(213.7, abs=0.1)
+
+
+def test_measurements_are_a_row_for_each_arm_seed_and_evaluation_and_nan_from_divergence():
+    compared = [arm(ADAM), arm(TIMES_RATE, 1.0), arm(PER_STEP, 0.001)]
+
+    def result(run, row):
+        diverged = row["weight_decay"] > 0 and row["seed"] == 1
+        loss = np.arange(2 if diverged else 3, dtype=np.float32) + 10 * run
+        status = "diverged" if diverged else "finished"
+        advance = np.arange(1, len(loss) + 1)
+        return sweep.Result(run, row, advance, {"loss": loss}, status, 1, "cpu", 1.5, 1.0)
+
+    grid = sweep.product(arms.grid(compared), seed=range(2))
+    table = arms.table(compared, [result(run, row) for run, row in enumerate(grid)])
+    assert table["family"].to_list() == [ADAM] * 6 + [TIMES_RATE] * 6 + [PER_STEP] * 6
+    assert table["seed"].to_list() == [0, 0, 0, 1, 1, 1] * 3
+    assert table["evaluation"].to_list() == [1, 2, 3] * 6
+    same = [20, 21, 22, 30, np.nan, np.nan]
+    np.testing.assert_array_equal(table["loss"], [0, 1, 2, 10, 11, 12, *same, *same])
+    assert table["status"].to_list()[9:12] == ["diverged"] * 3
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "restarts"])
+def test_schedules_are_numbers_of_one_program(schedule):
+    condition = Condition(images=100, schedules=(schedule,), epochs=7, l2=(), weight_decay=(1.0,))
+    trial = Trial(condition, schedule, learning_rate=0.5, images=100, steps=10)
+    row = trial.grid(seeds=1)[0]
+    tx = arms.scheduled({k: v for k, v in row.items() if k != "seed"})
+    state, rates = tx.init(1.0), []
+    for _ in range(trial.total):
+        update, state = tx.update(1.0, state, 1.0)
+        rates.append(-float(update))  # Adam's step is 1 while the gradient is
+    t = np.arange(70)
+    expected = {
+        "constant": np.ones(70),
+        "cosine": 0.5 + 0.5 * np.cos(np.pi * t / 70),
+        "restarts": np.concatenate(
+            [0.5 + 0.5 * np.cos(np.pi * np.arange(n) / n) for n in (10, 20, 40)]
+        ),
+    }[schedule]
+    np.testing.assert_allclose(rates, 0.5 * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_trial_tells_its_task_by_name_file_and_columns():
+    condition = Condition(
+        images=0, noise=0.3, network="cnn", schedules=("cosine",), epochs=2, l2=(0.1,),
+        weight_decay=(1.0,),
+    )  # fmt: skip
+    trial = Trial(condition, "cosine", learning_rate=0.5, images=5000, steps=10)
+    assert trial.name == "5,000 images, 30 % wrong, CNN, cosine"
+    assert trial.slug == "5000-noise30-cnn-cosine"
+    results = [
+        sweep.Result(i, row, np.array([1]), {"loss": np.ones(1)}, "finished", 1, "cpu", 1.0, 1.0)
+        for i, row in enumerate(trial.grid(seeds=2))
+    ]
+    table = trial.table(results)
+    assert table["family"].to_list() == [ADAM] * 2 + [L2] * 2 + [ADAMW] * 2
+    assert table.row(0, named=True).items() >= {
+        "trial": trial.name, "task": "5,000 images, 30 % wrong, CNN", "schedule": "cosine",
+        "network": "cnn", "images": 5000, "noise": 0.3, "epochs": 2, "steps": 10,
+    }.items()  # fmt: skip
