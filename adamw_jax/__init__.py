@@ -5,7 +5,7 @@ for how each optimizer is composed.
 """
 
 from adamw_jax.averaging import TemporalAverageState, temporal_average
-from adamw_jax.bias import BiasCorrectionState, bias_correction
+from adamw_jax.bias import bias_correction
 from adamw_jax.combine import Merge, chain, parallel
 from adamw_jax.conventions import (
     normalized_from_per_step,
@@ -15,7 +15,7 @@ from adamw_jax.conventions import (
     timescale_from_per_step,
     weight_decay_from_per_step,
 )
-from adamw_jax.core import Description, GradientTransformation
+from adamw_jax.core import Description, GradientTransformation, describe
 from adamw_jax.decay import (
     cautious_weight_decay,
     decoupled_weight_decay,
@@ -23,6 +23,14 @@ from adamw_jax.decay import (
     proximal_weight_decay,
 )
 from adamw_jax.export import register_for_export
+from adamw_jax.directions import (
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_belief,
+    scale_by_lion,
+    scale_by_radam,
+)
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
 from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
@@ -49,7 +57,8 @@ from adamw_jax.optimizers import (
     sgdw,
     uncorrected_adam,
 )
-from adamw_jax.rectification import RectificationState, rectification
+from adamw_jax.piece import StepsState, piece
+from adamw_jax.rectification import rectification
 from adamw_jax.relatives import (
     adabelief,
     adam_prox,
@@ -68,7 +77,6 @@ from adamw_jax.relatives import (
 from adamw_jax.report import DecayReport, DecayRow, decay_report
 from adamw_jax.rules import kind, path
 from adamw_jax.schedules import (
-    ScheduleState,
     cosine_warm_restarts,
     renormalized_decay,
     scale_by_learning_rate,
@@ -76,7 +84,6 @@ from adamw_jax.schedules import (
 from adamw_jax.version import __version__
 
 __all__ = [
-    "BiasCorrectionState",
     "DecayReport",
     "DecayRow",
     "Description",
@@ -84,9 +91,8 @@ __all__ = [
     "HeavyBallState",
     "Merge",
     "MomentumState",
-    "RectificationState",
     "RunningMaxState",
-    "ScheduleState",
+    "StepsState",
     "SecondMomentState",
     "TemporalAverageState",
     "__version__",
@@ -111,6 +117,7 @@ __all__ = [
     "decay_report",
     "decayed_per_step",
     "decoupled_weight_decay",
+    "describe",
     "difference",
     "gd",
     "heavy_ball",
@@ -128,6 +135,7 @@ __all__ = [
     "parallel",
     "partition",
     "path",
+    "piece",
     "per_step_from_normalized",
     "per_step_from_timescale",
     "per_step_from_weight_decay",
@@ -140,7 +148,13 @@ __all__ = [
     "rms_ratio",
     "rmsprop",
     "running_max",
+    "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_amsgrad",
+    "scale_by_belief",
     "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_radam",
     "second_moment",
     "sgdw",
     "sign",

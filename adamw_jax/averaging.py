@@ -1,6 +1,5 @@
 """Averages of the parameters themselves, for evaluation."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,21 +7,20 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
+from adamw_jax.circuit import Machine, single
 from adamw_jax.core import GradientTransformation, describe, jitted
 from adamw_jax.hyperparameters import decay_rate
+from adamw_jax.piece import piece
 
 
 class TemporalAverageState(NamedTuple):
-    """State of `temporal_average`.
+    """The memory of `temporal_average`.
 
     Attributes:
-      count: the number of updates so far, int32 scalar; it saturates.
       average: the corrected average of the parameters, in their shapes and in working
         precision; before the first update the parameters themselves.
     """
 
-    # Optax's name, though tuples have a method of that name.
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     average: optax.Params
 
 
@@ -42,7 +40,8 @@ def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
       b2: decay rate in [0, 1), a number or 0-d array; about 1/(1 − b2) steps are averaged.
 
     Returns:
-      A transformation with state `TemporalAverageState`. Its update needs `params`. (The
+      A transformation with state `(TemporalAverageState, StepsState)`. Its update needs
+      `params`. (The
       average of PyTorch's `get_ema_multi_avg_fn` starts at the first parameters instead,
       and remembers them.)
 
@@ -50,39 +49,51 @@ def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
       ValueError: b2 is outside [0, 1), a parameter is not floating-point or complex (at
         `init`), or the parameters are missing.
     """
-    operand = decay_rate("b2", b2)
+    description = describe(temporal_average, b2)
+    averaged = piece(
+        description,
+        _corrected_average,
+        (decay_rate("b2", b2),),
+        state=TemporalAverageState,
+        start=_copies,
+        counts=True,
+    )
 
-    def init(params):
-        numerics.check_floating(params, arrays_only=True)
-        # Copies: the parameters' own buffers may be donated.
-        average = jax.tree.map(lambda p: jnp.array(p, numerics.working_dtype(p)), params)
-        return TemporalAverageState(jnp.zeros([], jnp.int32), average)
+    def wiring(circuit, source):
+        # Beside the updates, which pass as they are.
+        circuit.add(averaged, circuit.place(_NEXT_PARAMS, source))
+        return source
 
-    def update(updates, state, params=None, **extra_args):
-        del extra_args
-        params = numerics.only_updated(params, updates, "temporal averaging")
-        return updates, _temporal_average(operand, updates, state, params)
+    return single(wiring, description)
 
-    return GradientTransformation(init, update, describe(temporal_average, b2))
+
+def _corrected_average(b2, t):
+    weight = b2.complement.real / numerics.sum_of_weights(b2, t)
+
+    def step(p, average):
+        average = average + weight.astype(average.dtype) * (p - average)
+        return average, average
+
+    return step
+
+
+def _copies(params):
+    # The parameters' own buffers may be donated.
+    numerics.check_floating(params, arrays_only=True)
+    return jax.tree.map(lambda p: jnp.array(p, numerics.working_dtype(p)), params)
+
+
+def _next_params(inputs, state, params, extra_args):
+    del extra_args
+    return _applied(numerics.only_updated(params, *inputs, "temporal averaging"), *inputs), state
+
+
+_NEXT_PARAMS = Machine("next params", lambda params: None, _next_params, has_state=False)
 
 
 @jitted
-def _temporal_average(b2, updates, state, params):
-    count = jnp.asarray(optax.safe_increment(state.count))
-    t, c, log_b2 = map(numerics.scalar, (count, b2.complement, b2.log))
-
-    @functools.cache
-    def weight(dtype):
-        real = numerics.real_dtype(dtype)
-        return numerics.scalar(c(real) / -jnp.expm1(t(real) * log_b2(real)))(dtype)
-
-    def step(u, p, average):
-        del u
-        return average + weight(average.dtype) * (p - average)
-
-    params = jax.tree.map(_rounded, optax.apply_updates(params, updates))
-    average = numerics.map_leaves(step, updates, params, state.average)
-    return TemporalAverageState(count, numerics.cast_like(average, state.average))
+def _applied(params, updates):
+    return jax.tree.map(_rounded, optax.apply_updates(params, updates))
 
 
 def _rounded(p):

@@ -1,10 +1,12 @@
 """Composition: one transformation after another, and side by side.
 
 `chain` is Optax's, made readable. `parallel` is what Optax lacks and Adam needs: the
-second moment must see the raw gradient, not the momentum.
+second moment must see the raw gradient, not the momentum. Both share: what is named twice
+and sees the same updates works once and keeps one state, see `circuit`.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,13 +15,16 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import numerics
+from adamw_jax.circuit import Machine, composed, key_of
 from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
 
 
 def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
     """Applies transformations one after another; `chain()` is the identity.
 
-    The state is the tuple of the parts' states, as in `optax.chain`.
+    The state is the tuple of the states of all pieces that keep one, in the order in which
+    they are first used, those in chains and parallels inside included: where the
+    parentheses stand makes no difference. A part from elsewhere keeps its state whole.
 
     Args:
       *parts: transformations, of this library or any other.
@@ -28,35 +33,38 @@ def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
       ValueError: a part is not a gradient transformation.
     """
     check_transformations("chain", parts)
-    description = describe(chain, *parts)
-    if not parts:
-        return GradientTransformation(
-            lambda params: (),
-            lambda updates, state, params=None, **_: (updates, state),
-            description,
-        )
-    composed = optax.with_extra_args_support(optax.chain(*parts))
-    return GradientTransformation(composed.init, composed.update, description)
+
+    def wiring(circuit, source):
+        return functools.reduce(lambda wire, part: circuit.add(part, wire), parts, source)
+
+    return composed(wiring, describe(chain, *parts))
 
 
 class Merge(Readable):
-    """A leafwise function of arrays, with its hyperparameters as operands.
+    """A function of arrays that has hyperparameters, for `parallel`.
 
-    Attributes:
-      function: `(hyperparameters, *arrays) -> array`, a module-level function.
-      hyperparameters: a pytree of operands.
+    Args:
+      description: `describe(constructor, …)`: the call that made it, which prints.
+      arithmetic: takes the hyperparameters and returns a function of one array for each
+        branch, all of one shape and in working precision; as in `piece`, a function of a
+        module.
+      hyperparameters: as in `piece`.
     """
 
     def __init__(
-        self, function: Callable[..., jax.Array], hyperparameters: Any, description: Description
+        self,
+        description: Description,
+        arithmetic: Callable[..., Callable[..., jax.Array]],
+        hyperparameters: tuple[Any, ...] = (),
     ):
         self.description = description
-        self.function = function
+        self.arithmetic = arithmetic
         self.hyperparameters = hyperparameters
 
     def __call__(self, *arrays: jax.Array) -> jax.Array:
-        """Merges one array per branch."""
-        return self.function(self.hyperparameters, *arrays)
+        """Merges one array for each branch."""
+        (merged,) = numerics.map_arithmetic(self.arithmetic, self.hyperparameters, *arrays)
+        return merged
 
 
 def parallel(
@@ -67,57 +75,73 @@ def parallel(
     The tuple of the branches' results never escapes, so the whole is an ordinary
     transformation again. Branches and merge see half-precision leaves as float32, and
     the merged leaf is rounded once: between the branches of Adam a float16 g² would
-    underflow.
-
-    The state is the tuple of the branches' states.
+    underflow. The state is as in `chain`.
 
     Args:
       *branches: transformations that keep the structure and shapes of the updates.
-      merge: takes one array per branch, and gives an array of the same shape.
+      merge: takes one array for each branch, and gives an array of the same shape.
 
     Raises:
-      ValueError: there is no branch, a branch is not a gradient transformation, or (at
-        the first update) the merged leaf has not the shape of the update.
+      ValueError: there is no branch, a branch is not a gradient transformation, merge does
+        not take one array for each, or (at the first update) the merged leaf has another
+        shape than the update.
     """
     check_transformations("parallel", branches)
     if not branches:
         raise ValueError("parallel needs at least one branch")
+    _check_merge(merge, len(branches))
+    if isinstance(merge, Merge):
+        run = functools.partial(_merge_jitted, merge.arithmetic, merge.hyperparameters)
+    else:
+        run = functools.partial(_merge, lambda: merge, ())
+    machine = Machine(
+        ("merge", key_of(getattr(merge, "description", merge))),
+        numerics.check_floating,
+        lambda inputs, state, params, extra_args: (run(*inputs), None),
+        has_state=False,
+    )
+
+    def wiring(circuit, source):
+        wide = circuit.widened(source)
+        return circuit.place(machine, source, *(circuit.add(b, wide) for b in branches))
+
+    return composed(wiring, describe(parallel, *branches, merge=merge))
+
+
+def _check_merge(merge: Any, branches: int) -> None:
     if not callable(merge):
         raise ValueError(f"merge must be a function of arrays, got {merge!r}")
-    parts = [optax.with_extra_args_support(branch) for branch in branches]
-
-    def init(params):
-        numerics.check_floating(params)
-        params = numerics.widen(params)
-        return tuple(part.init(params) for part in parts)
-
-    def update(updates, state, params=None, **extra_args):
-        wide, params = numerics.widen(updates), numerics.widen(params)
-        results = [
-            part.update(wide, part_state, params, **extra_args)
-            for part, part_state in zip(parts, state, strict=True)
-        ]
-        merged, states = zip(*results, strict=True)
-        if isinstance(merge, Merge):
-            return _merge_jitted(merge.function, merge.hyperparameters, updates, merged), states
-        return _merge_leaves(lambda _, *arrays: merge(*arrays), None, updates, merged), states
-
-    return GradientTransformation(init, update, describe(parallel, *branches, merge=merge))
+    if getattr(merge, "__annotations__", {}).get("return") is Merge:
+        raise ValueError(f"merge must be called: {merge.__name__}(…)")
+    function = merge.arithmetic(*merge.hyperparameters) if isinstance(merge, Merge) else merge
+    try:
+        inspect.signature(function).bind(*range(branches))
+    except TypeError as error:
+        wanted = f"merge={merge!r} does not take one array for each of {branches} branches"
+        raise ValueError(f"{wanted}: {error}") from error
+    except ValueError:  # a builtin that does not tell what it takes
+        return
 
 
-def _merge_leaves(function, hyperparameters, updates, branches):
-    def leaf(u, *arrays):
-        merged = function(hyperparameters, *arrays)
-        if jnp.shape(merged) != jnp.shape(u):
-            raise ValueError(
-                f"merge must keep the shape: it made {jnp.shape(merged)} of {jnp.shape(u)}"
-            )
-        return merged
+def _merge(arithmetic, hyperparameters, updates, *branches):
+    def checked(*given):
+        function = arithmetic(*given)
 
-    return numerics.cast_like(numerics.map_leaves(leaf, updates, *branches), updates)
+        def leaf(u, *arrays):
+            merged = function(*arrays)
+            if jnp.shape(merged) != u.shape:
+                raise ValueError(
+                    f"merge must keep the shape: it made {jnp.shape(merged)} of {u.shape}"
+                )
+            return merged
+
+        return leaf
+
+    (merged,) = numerics.map_arithmetic(checked, hyperparameters, updates, *branches)
+    return numerics.cast_like(merged, updates)
 
 
-_merge_jitted = functools.partial(jitted, static_argnums=0)(_merge_leaves)
+_merge_jitted = functools.partial(jitted, static_argnums=0)(_merge)
 
 
 def check_transformations(name: str, parts: Iterable[Any]) -> None:

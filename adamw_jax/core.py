@@ -95,19 +95,23 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
       update: `(updates, state, params=None, **extra_args) -> (updates, state)`.
         Extra arguments are handed to the parts that take them.
       description: the composition as data, or None.
+      wiring: puts its machines into the circuit of a larger composition, or None where
+        it goes in whole; see `circuit`.
     """
 
     description: Description | None = None
+    wiring: Callable[[Any, Any], Any] | None = None
 
     def __new__(
         cls,
         init: optax.TransformInitFn,
         update: optax.TransformUpdateExtraArgsFn,
         description: Description | None = None,
+        wiring: Callable[[Any, Any], Any] | None = None,
     ) -> "GradientTransformation":
         """Makes the pair."""
         self = super().__new__(cls, init, update)
-        self.description = description
+        self.description, self.wiring = description, wiring
         return self
 
     def __repr__(self) -> str:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import masks, numerics
-from adamw_jax.core import Description, GradientTransformation, describe, jitted
+from adamw_jax.core import Description, GradientTransformation, describe
 from adamw_jax.hyperparameters import non_negative_or_schedule
-from adamw_jax.schedules import scheduled_stage
+from adamw_jax.piece import piece
 
 
 def decoupled_weight_decay(
@@ -35,7 +35,7 @@ def decoupled_weight_decay(
         under `nnx.Optimizer` the first hold `Variable`s and the second arrays.
 
     Returns:
-      A transformation with state `ScheduleState` under a schedule, else
+      A transformation with state `StepsState` under a schedule, else
       `optax.EmptyState`; with a mask, `optax.MaskedState` around it. Its update needs
       `params`.
 
@@ -145,7 +145,7 @@ def check_undecayed(part: Any) -> None:
 
 def _decaying(arithmetic, name, value, mask, description):
     value = non_negative_or_schedule(name, value)
-    stage = scheduled_stage(arithmetic, value, description, needs_params=True)
+    stage = piece(description, arithmetic, (value,), params_for="weight decay")
     if mask is None:
         return stage
     # Rules must pick something of the parameters, though not of the updates.
@@ -160,34 +160,19 @@ def _decaying(arithmetic, name, value, mask, description):
     return GradientTransformation(first.init, update, description)
 
 
-@jitted
-def _add_decayed(weight_decay, updates, params):
-    rate = numerics.scalar(weight_decay)
-
-    def add(u, p):
-        return u + rate(u) * p
-
-    return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
+def _add_decayed(weight_decay):
+    return lambda u, p: u + weight_decay * p
 
 
-@jitted
-def _add_cautious(weight_decay, updates, params):
-    rate = numerics.scalar(weight_decay)
-
+def _add_cautious(weight_decay):
     def add(u, p):
         # Of the signs: the product of small numbers would underflow to zero.
         agree = (jnp.sign(u) * jnp.conj(jnp.sign(p))).real >= 0
-        return jnp.where(agree, u + rate(u) * p, u)
+        return jnp.where(agree, u + weight_decay * p, u)
 
-    return numerics.cast_like(numerics.map_leaves(add, updates, params), updates)
+    return add
 
 
-@jitted
-def _shrink(decay_per_step, updates, params):
-    rate = numerics.scalar(decay_per_step)
-
-    def shrink(u, p):
-        # Each share by itself is at most 1, so that not even rounding passes zero.
-        return u / (1 + rate(u)) - p * (rate(u) / (1 + rate(u)))
-
-    return numerics.cast_like(numerics.map_leaves(shrink, updates, params), updates)
+def _shrink(decay_per_step):
+    # Each share by itself is at most 1, so that not even rounding passes zero.
+    return lambda u, p: u / (1 + decay_per_step) - p * (decay_per_step / (1 + decay_per_step))

@@ -44,8 +44,9 @@ def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
     if isinstance(value, float):
         return Decay(1 - value, math.log(value) if value else -math.inf, value >= 0.5)
     # Of a β rounded to float32, log1p(−(1 − β)) has all the digits; log β has lost some.
+    # Below 1/4 nobody asks for it, and at β = 0 its derivative would be infinite.
     complement = 1 - value
-    return Decay(complement, jnp.log1p(-complement), None)
+    return Decay(complement, jnp.log1p(-jnp.minimum(complement, 0.75)), None)
 
 
 def non_negative(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:

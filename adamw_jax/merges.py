@@ -33,13 +33,15 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
     # A plain zero, the usual case, costs no addition: None is static under jit.
     is_zero = isinstance(root, float) and root == 0
     operands = non_negative("eps", eps), None if is_zero else root
-    return Merge(_rms_ratio, operands, describe(rms_ratio, eps=eps, eps_root=eps_root))
+    return Merge(describe(rms_ratio, eps=eps, eps_root=eps_root), _rms_ratio, operands)
 
 
-def _rms_ratio(hyperparameters, m, v):
-    eps, eps_root = hyperparameters
-    v = v.real if eps_root is None else v.real + numerics.scalar(eps_root)(v.real)
-    return m / (jnp.sqrt(v) + numerics.scalar(eps)(v)).astype(m.dtype)
+def _rms_ratio(eps, eps_root):
+    def merge(m, v):
+        v = v.real if eps_root is None else v.real + eps_root.real
+        return m / (jnp.sqrt(v) + eps.real).astype(m.dtype)
+
+    return merge
 
 
 def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
@@ -57,11 +59,12 @@ def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
     Raises:
       ValueError: b1 is outside [0, 1).
     """
-    return Merge(_nesterov_lookahead, decay_rate("b1", b1), describe(nesterov_lookahead, b1))
+    return Merge(describe(nesterov_lookahead, b1), _nesterov_lookahead, (decay_rate("b1", b1),))
 
 
-def _nesterov_lookahead(b1, m, g):
-    return numerics.average(b1)(m, g)
+def _nesterov_lookahead(b1):
+    average = numerics.average(b1)
+    return lambda m, g: average(m, g)
 
 
 def ratio(eps: jax.typing.ArrayLike) -> Merge:
@@ -78,11 +81,11 @@ def ratio(eps: jax.typing.ArrayLike) -> Merge:
     Raises:
       ValueError: eps is negative.
     """
-    return Merge(_ratio, non_negative("eps", eps), describe(ratio, eps))
+    return Merge(describe(ratio, eps), _ratio, (non_negative("eps", eps),))
 
 
-def _ratio(eps, m, u):
-    return m / (u.real + numerics.scalar(eps)(u.real)).astype(m.dtype)
+def _ratio(eps):
+    return lambda m, u: m / (u.real + eps.real).astype(m.dtype)
 
 
 def difference() -> Merge:
@@ -90,20 +93,20 @@ def difference() -> Merge:
 
     Source: arXiv 2010.07468, Algorithm 2. Takes the arrays g and m.
     """
-    return Merge(_difference, None, describe(difference))
+    return Merge(describe(difference), _difference)
 
 
-def _difference(_, g, m):
-    return g - m
+def _difference():
+    return lambda g, m: g - m
 
 
 def sign() -> Merge:
     """The sign of the update, u/|u| and 0 where u = 0: the step of Lion (arXiv 2302.06675)."""
-    return Merge(_sign, None, describe(sign))
+    return Merge(describe(sign), _sign)
 
 
-def _sign(_, u):
-    return jnp.sign(u)
+def _sign():
+    return lambda u: jnp.sign(u)
 
 
 def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
@@ -123,11 +126,14 @@ def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
     Raises:
       ValueError: eps is negative.
     """
-    return Merge(_clip_by_rms, non_negative("eps", eps), describe(clip_by_rms, eps))
+    return Merge(describe(clip_by_rms, eps), _clip_by_rms, (non_negative("eps", eps),))
 
 
-def _clip_by_rms(eps, u, g, v):
-    # Divided before squaring, or g² would overflow where g/√v does not.
-    ratios = jnp.abs(g) / jnp.maximum(jnp.sqrt(v.real), numerics.scalar(eps)(v.real))
-    rms = jnp.sqrt(jnp.mean(jnp.square(ratios)))
-    return u / jnp.maximum(rms, jnp.ones_like(rms)).astype(u.dtype)
+def _clip_by_rms(eps):
+    def merge(u, g, v):
+        # Divided before squaring, or g² would overflow where g/√v does not.
+        ratios = jnp.abs(g) / jnp.maximum(jnp.sqrt(v.real), eps.real)
+        rms = jnp.sqrt(jnp.mean(jnp.square(ratios)))
+        return u / jnp.maximum(rms, jnp.ones_like(rms)).astype(u.dtype)
+
+    return merge

@@ -14,8 +14,8 @@ import optax
 
 from adamw_jax import numerics
 from adamw_jax.core import GradientTransformation, describe
-from adamw_jax.hyperparameters import decay_rate, floating_dtype
-from adamw_jax.memory import remembering
+from adamw_jax.hyperparameters import decay_rate, flag, floating_dtype
+from adamw_jax.piece import piece
 
 
 class MomentumState(NamedTuple):
@@ -89,14 +89,18 @@ def momentum(
         accumulator_dtype is not floating-point or complex, or (at `init`) a parameter
         is not, or only one of the two is complex.
     """
-    if nesterov and previous:
+    if flag("nesterov", nesterov) and flag("previous", previous):
         raise ValueError("momentum looks ahead (nesterov) or back (previous), not both")
     dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
     kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": dtype}
-    description = describe(momentum, b1, **kwargs)
-    output = "ahead" if nesterov else "previous" if previous else "new"
-    operand, memory = decay_rate("b1", b1), _accumulator(dtype)
-    return remembering(MomentumState, _average, operand, memory, description, output)
+    arithmetic = _average_ahead if nesterov else _average_before if previous else _average
+    return piece(
+        describe(momentum, b1, **kwargs),
+        arithmetic,
+        (decay_rate("b1", b1),),
+        state=MomentumState,
+        start=_zeros_in(dtype),
+    )
 
 
 def heavy_ball(
@@ -123,10 +127,13 @@ def heavy_ball(
       ValueError: as `momentum`.
     """
     dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
-    description = describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=dtype)
-    output = "ahead" if nesterov else "new"
-    operand, memory = decay_rate("b1", b1), _accumulator(dtype)
-    return remembering(HeavyBallState, _fading_sum, operand, memory, description, output)
+    return piece(
+        describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=dtype),
+        _fading_sum_ahead if flag("nesterov", nesterov) else _fading_sum,
+        (decay_rate("b1", b1),),
+        state=HeavyBallState,
+        start=_zeros_in(dtype),
+    )
 
 
 def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
@@ -148,9 +155,12 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
       ValueError: b2 is outside [0, 1), or (at `init`) a parameter is not
         floating-point or complex.
     """
-    operand, description = decay_rate("b2", b2), describe(second_moment, b2)
-    return remembering(
-        SecondMomentState, _average_square, operand, numerics.real_dtype, description
+    return piece(
+        describe(second_moment, b2),
+        _average_square,
+        (decay_rate("b2", b2),),
+        state=SecondMomentState,
+        start=numerics.real_zeros,
     )
 
 
@@ -170,8 +180,13 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
     Raises:
       ValueError: as `second_moment`.
     """
-    operand, description = decay_rate("b2", b2), describe(infinity_moment, b2)
-    return remembering(SecondMomentState, _fading_max, operand, numerics.real_dtype, description)
+    return piece(
+        describe(infinity_moment, b2),
+        _fading_max,
+        (decay_rate("b2", b2),),
+        state=SecondMomentState,
+        start=numerics.real_zeros,
+    )
 
 
 def running_max() -> GradientTransformation:
@@ -188,13 +203,11 @@ def running_max() -> GradientTransformation:
     Raises:
       ValueError: (at `init`) a parameter is not floating-point or complex.
     """
-    return remembering(RunningMaxState, _max, None, numerics.real_dtype, describe(running_max))
+    return piece(describe(running_max), _max, state=RunningMaxState, start=numerics.real_zeros)
 
 
-def _accumulator(dtype):
-    """The dtype of the memory for a parameter: as wanted, or the working precision."""
-    if dtype is None:
-        return numerics.working_dtype
+def _zeros_in(dtype):
+    """Makes zeros in a dtype, or without one in working precision."""
 
     def fitting(p):
         if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
@@ -204,17 +217,51 @@ def _accumulator(dtype):
             )
         return dtype
 
-    return fitting
+    return lambda params: numerics.zeros(params, fitting if dtype else numerics.working_dtype)
+
+
+# Below, each function gives (what is put out, what is remembered).
 
 
 def _average(b1):
     average = numerics.average(b1)
-    return lambda g, m: average(m, g)
+
+    def step(g, m):
+        m = average(m, g)
+        return m, m
+
+    return step
+
+
+def _average_ahead(b1):
+    average = numerics.average(b1)
+
+    def step(g, m):
+        m = average(m, g)
+        return average(m, g), m
+
+    return step
+
+
+def _average_before(b1):
+    average = numerics.average(b1)
+    return lambda g, m: (m, average(m, g))
 
 
 def _fading_sum(b1):
-    complement = numerics.scalar(b1.complement)
-    return lambda g, m: (1 - complement(m)) * m + g
+    def step(g, m):
+        m = (1 - b1.complement) * m + g
+        return m, m
+
+    return step
+
+
+def _fading_sum_ahead(b1):
+    def step(g, m):
+        m = (1 - b1.complement) * m + g
+        return (1 - b1.complement) * m + g, m
+
+    return step
 
 
 def _average_square(b2):
@@ -222,18 +269,25 @@ def _average_square(b2):
 
     def step(g, v):
         square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
-        # ∞ stays: the average would make NaN of it, and a finite v, beside a first moment
-        # that still holds the spike, very long steps.
-        return jax.lax.select(jax.lax.is_finite(v), average(v, square), v)
+        v = average(v, square)
+        return v, v
 
     return step
 
 
 def _fading_max(b2):
-    complement = numerics.scalar(b2.complement)
-    # Not b2·u: what a float32 b2 near 1 is off by counts beside its distance from 1.
-    return lambda g, u: jnp.maximum(u - complement(u) * u, jnp.abs(g))
+    def step(g, u):
+        # Not b2·u: what a float32 b2 near 1 is off by counts beside its distance from 1.
+        faded = jax.lax.select(jax.lax.is_finite(u), u - b2.complement.real * u, u)
+        u = jnp.maximum(faded, jnp.abs(g))
+        return u, u
+
+    return step
 
 
-def _max(_):
-    return lambda u, largest: jnp.maximum(u.real, largest)
+def _max():
+    def step(u, largest):
+        largest = jnp.maximum(u.real, largest)
+        return largest, largest
+
+    return step

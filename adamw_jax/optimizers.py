@@ -15,20 +15,18 @@ PyTorch; the one called `decay_per_step` by the schedule η alone, as in the Ada
 
 from typing import Any
 
-import jax
 import optax
 
-from adamw_jax.bias import bias_correction
 from adamw_jax.combine import chain, check_transformations, parallel
 from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import check_undecayed, decoupled_weight_decay, l2_regularization
-from adamw_jax.hyperparameters import non_negative_or_schedule
-from adamw_jax.merges import nesterov_lookahead, rms_ratio
+from adamw_jax.directions import Number, scale_by_adam
+from adamw_jax.hyperparameters import floating_dtype, non_negative_or_schedule
+from adamw_jax.merges import rms_ratio
 from adamw_jax.moments import heavy_ball, momentum, second_moment
 from adamw_jax.schedules import cosine_warm_restarts, renormalized_decay, scale_by_learning_rate
 
-Number = jax.typing.ArrayLike
 NumberOrSchedule = optax.ScalarOrSchedule
 
 
@@ -93,7 +91,8 @@ def uncorrected_adam(
     Source: arXiv 1412.6980, §6.4, which Adam is compared with there: early on √v is too
     small, the more so the nearer b2 is to 1, and the first steps are too long.
     """
-    first, second = momentum(b1, accumulator_dtype=mu_dtype), second_moment(b2)
+    memory = floating_dtype("mu_dtype", mu_dtype)
+    first, second = momentum(b1, accumulator_dtype=memory), second_moment(b2)
     scaled = parallel(first, second, merge=rms_ratio(eps, eps_root))
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
@@ -112,7 +111,7 @@ def adam(
 
     With `nesterov` it is NAdam, as in Optax.
     """
-    scaled = _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -133,7 +132,7 @@ def adam_l2(
     What `weight_decay` does in PyTorch's Adam. Source: arXiv 1711.05101, Algorithm 2,
     the variant that the paper improves on.
     """
-    scaled = _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     return chain(l2_regularization(l2, mask), scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -155,7 +154,7 @@ def adamw(
     the paper: each step takes α·weight_decay of a parameter away. The paper's own is
     `decayed_per_step(adam(α), decay_per_step, schedule)`.
     """
-    scaled = _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
@@ -208,23 +207,3 @@ def adamwr(
     decay_per_step = renormalized_decay(normalized_decay, first_cycle, cycle_mult)
     schedule = cosine_warm_restarts(first_cycle, cycle_mult)
     return decayed_per_step(optimizer, decay_per_step, schedule, mask)
-
-
-def _adaptive(b1, b2, eps, eps_root, mu_dtype, nesterov):
-    """The direction of Adam, m̂ / (√v̂ + eps)."""
-    first, second = mean(b1, mu_dtype, nesterov), mean_square(b2)
-    return parallel(first, second, merge=rms_ratio(eps, eps_root))
-
-
-def mean(b1: Number, mu_dtype: Any = None, nesterov: bool = False) -> GradientTransformation:
-    """The corrected first moment m̂, or NAdam's."""
-    average = momentum(b1, accumulator_dtype=mu_dtype)
-    if not nesterov:
-        return chain(average, bias_correction(b1))
-    next_mean = chain(average, bias_correction(b1, ahead=1))
-    return parallel(next_mean, bias_correction(b1), merge=nesterov_lookahead(b1))
-
-
-def mean_square(b2: Number) -> GradientTransformation:
-    """The corrected second moment v̂."""
-    return chain(second_moment(b2), bias_correction(b2))

@@ -1,26 +1,11 @@
 """RAdam's rectification of a young second moment (arXiv 1908.03265)."""
 
-import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from adamw_jax import numerics
-from adamw_jax.core import GradientTransformation, describe, jitted
+from adamw_jax.core import GradientTransformation, describe
 from adamw_jax.hyperparameters import at_least, decay_rate
-
-
-class RectificationState(NamedTuple):
-    """State of `rectification`.
-
-    Attributes:
-      count: the number of updates so far, int32 scalar; it saturates.
-    """
-
-    # Optax's name, though tuples have a method of that name.
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+from adamw_jax.piece import piece
 
 
 def rectification(
@@ -45,42 +30,23 @@ def rectification(
         PyTorch and Optax.
 
     Returns:
-      A transformation with state `RectificationState`.
+      A transformation with state `StepsState`.
 
     Raises:
       ValueError: b2 is outside [0, 1), or threshold is below 4.
     """
-    operands = decay_rate("b2", b2), at_least(4, "threshold", threshold)
-
-    def init(params):
-        numerics.check_floating(params)
-        return RectificationState(jnp.zeros([], jnp.int32))
-
-    def update(updates, state, params=None, **extra_args):
-        del params, extra_args
-        return _rectification(operands, updates, state)
-
-    return GradientTransformation(init, update, describe(rectification, b2, threshold))
+    hyperparameters = decay_rate("b2", b2), at_least(4, "threshold", threshold)
+    return piece(describe(rectification, b2, threshold), _rectify, hyperparameters, counts=True)
 
 
-@jitted
-def _rectification(hyperparameters, updates, state):
-    b2, threshold = hyperparameters
-    count = jnp.asarray(optax.safe_increment(state.count))
-    t, c, log_b2, threshold = map(numerics.scalar, (count, b2.complement, b2.log, threshold))
-
-    @functools.cache
-    def rectify(dtype):
-        real = numerics.real_dtype(dtype)
-        rho_inf = (2 - c(real)) / c(real)
-        rho = _effective_length(t(real), -log_b2(real), rho_inf)
-        square = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-        # An array threshold below 4 was not refused; there the square is not positive.
-        is_known = (rho > threshold(real)) & (rho > 4)
-        return lambda v: jnp.where(is_known, v / numerics.scalar(square)(v), jnp.ones_like(v))
-
-    rectified = numerics.map_leaves(lambda v: rectify(v.dtype)(v), updates)
-    return numerics.cast_like(rectified, updates), RectificationState(count)
+def _rectify(b2, threshold, t):
+    c, x, threshold, t = b2.complement.real, -b2.log.real, threshold.real, t.real
+    rho_inf = (2 - c) / c
+    rho = _effective_length(t, x, rho_inf)
+    square = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    # An array threshold below 4 was not refused; there the square is not positive.
+    is_known = (rho > threshold) & (rho > 4)
+    return lambda v: jnp.where(is_known, v / square.astype(v.dtype), jnp.ones_like(v))
 
 
 def _effective_length(t, x, rho_inf):

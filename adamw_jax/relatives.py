@@ -9,16 +9,24 @@ from typing import Any
 
 import optax
 
-from adamw_jax.bias import bias_correction
 from adamw_jax.combine import chain, parallel
 from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import cautious_weight_decay, decoupled_weight_decay, proximal_weight_decay
-from adamw_jax.hyperparameters import non_negative, non_negative_or_schedule
-from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
-from adamw_jax.moments import infinity_moment, momentum, running_max, second_moment
-from adamw_jax.optimizers import Number, NumberOrSchedule, adam, adamw, mean, mean_square
-from adamw_jax.rectification import rectification
+from adamw_jax.directions import (
+    Number,
+    mean_square,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_belief,
+    scale_by_lion,
+    scale_by_radam,
+)
+from adamw_jax.hyperparameters import non_negative_or_schedule
+from adamw_jax.merges import clip_by_rms, rms_ratio
+from adamw_jax.moments import second_moment
+from adamw_jax.optimizers import NumberOrSchedule, adam, adamw
 from adamw_jax.schedules import scale_by_learning_rate
 
 
@@ -84,7 +92,9 @@ def amsgrad(
     `max_before_correction` of v and then corrected, as in PyTorch. (The paper corrects
     neither moment.)
     """
-    scaled = _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction)
+    scaled = scale_by_amsgrad(
+        b1, b2, eps, eps_root, mu_dtype, max_before_correction=max_before_correction
+    )
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -104,16 +114,11 @@ def amsgradw(
 
     Source: arXiv 1904.09237 and 1711.05101; the learning rate multiplies the decay.
     """
-    scaled = _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction)
+    scaled = scale_by_amsgrad(
+        b1, b2, eps, eps_root, mu_dtype, max_before_correction=max_before_correction
+    )
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
-
-
-def _amsgrad(b1, b2, eps, eps_root, mu_dtype, max_before_correction):
-    correct = bias_correction(b2)
-    last = (running_max(), correct) if max_before_correction else (correct, running_max())
-    second = chain(second_moment(b2), *last)
-    return parallel(mean(b1, mu_dtype), second, merge=rms_ratio(eps, eps_root))
 
 
 def adamax(
@@ -124,7 +129,7 @@ def adamax(
     The paper's default is α = 0.002, and it has no eps; PyTorch and Optax take
     max(b2 u, |g| + eps).
     """
-    return chain(_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
 def adamaxw(
@@ -140,11 +145,7 @@ def adamaxw(
     Source: arXiv 1412.6980, §7.1 and 1711.05101; the learning rate multiplies the decay.
     """
     decay = decoupled_weight_decay(weight_decay, mask)
-    return chain(_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
-
-
-def _adamax(b1, b2, eps):
-    return parallel(mean(b1), infinity_moment(b2), merge=ratio(eps))
+    return chain(scale_by_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
 
 
 def radam(
@@ -161,8 +162,7 @@ def radam(
 
     `rectification` has rₜ, the threshold, and where eps differs from PyTorch's and Optax's.
     """
-    second = chain(second_moment(b2), bias_correction(b2), rectification(b2, threshold))
-    scaled = parallel(mean(b1, nesterov=nesterov), second, merge=rms_ratio(eps, eps_root))
+    scaled = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -177,15 +177,9 @@ def adabelief(
 ) -> GradientTransformation:
     """AdaBelief: s ← b2 s + (1 − b2)(g − m)² + eps_root; θ ← θ − α m̂ / (√ŝ + eps).
 
-    Source: arXiv 2010.07468, Algorithm 2. What eps_root adds at every step is, once
-    corrected, eps_root/(1 − b2) at all times, and is added there. The average that the
-    second moment compares with is one more momentum in memory.
+    Source: arXiv 2010.07468, Algorithm 2.
     """
-    surprise = parallel(chain(), momentum(b1), merge=difference())
-    second = chain(surprise, second_moment(b2), bias_correction(b2))
-    non_negative("eps_root", eps_root)
-    merge = rms_ratio(eps, eps_root / (1 - b2))
-    scaled = parallel(mean(b1, nesterov=nesterov), second, merge=merge)
+    scaled = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -202,10 +196,8 @@ def lion(
     Source: arXiv 2302.06675, Algorithm 2. b2 is the rate of the memory, b1 only that of
     the mixture with the gradient.
     """
-    before = momentum(b2, previous=True, accumulator_dtype=mu_dtype)
-    mixture = parallel(before, chain(), merge=nesterov_lookahead(b1))
     decay = decoupled_weight_decay(weight_decay, mask)
-    return chain(parallel(mixture, merge=sign()), decay, scale_by_learning_rate(learning_rate))
+    return chain(scale_by_lion(b1, b2, mu_dtype), decay, scale_by_learning_rate(learning_rate))
 
 
 def adam_prox(
@@ -244,7 +236,7 @@ def cautious_adamw(
 
     Source: arXiv 2510.12402, Algorithm 1, with Adam's step.
     """
-    scaled = parallel(mean(b1, mu_dtype), mean_square(b2), merge=rms_ratio(eps, eps_root))
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype)
     decay = cautious_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
@@ -260,11 +252,9 @@ def stable_adamw(
     """AdamW with update clipping: θ ← θ − α/max(1, RMS) (m̂ / (√v̂ + eps) + λθ).
 
     RMS = √mean(g² / max(v̂, eps²)) over a leaf, stacked layers together; see
-    `clip_by_rms`. Source: arXiv
-    2304.13013, Algorithm 2. The clipping compares with v̂ a second time, which is one more
-    second moment in memory.
+    `clip_by_rms`. Source: arXiv 2304.13013, Algorithm 2.
     """
-    scaled = parallel(mean(b1), mean_square(b2), merge=rms_ratio(eps))
+    scaled = scale_by_adam(b1, b2, eps)
     decayed = chain(scaled, decoupled_weight_decay(weight_decay, mask))
     clipped = parallel(decayed, chain(), mean_square(b2), merge=clip_by_rms(eps))
     return chain(clipped, scale_by_learning_rate(learning_rate))

@@ -1,0 +1,112 @@
+"""The directions in which the optimizers go: their updates without rate, sign and decay.
+
+Under Optax's names, arguments and defaults, for those who compose. `adam` is
+`chain(scale_by_adam(…), scale_by_learning_rate(α))`, and so are its relatives; what the
+hyperparameters mean is told where their pieces are, see `optimizers`.
+"""
+
+from typing import Any
+
+import jax
+
+from adamw_jax.bias import bias_correction
+from adamw_jax.combine import chain, parallel
+from adamw_jax.core import GradientTransformation
+from adamw_jax.hyperparameters import decay_rate, flag, floating_dtype, non_negative
+from adamw_jax.merges import difference, nesterov_lookahead, ratio, rms_ratio, sign
+from adamw_jax.moments import infinity_moment, momentum, running_max, second_moment
+from adamw_jax.rectification import rectification
+
+Number = jax.typing.ArrayLike
+
+
+def mean(b1: Number, mu_dtype: Any = None, nesterov: bool = False) -> GradientTransformation:
+    """The corrected first moment m̂, or NAdam's."""
+    average = momentum(b1, accumulator_dtype=floating_dtype("mu_dtype", mu_dtype))
+    if not flag("nesterov", nesterov):
+        return chain(average, bias_correction(b1))
+    next_mean = chain(average, bias_correction(b1, ahead=1))
+    return parallel(next_mean, bias_correction(b1), merge=nesterov_lookahead(b1))
+
+
+def mean_square(b2: Number) -> GradientTransformation:
+    """The corrected second moment v̂."""
+    return chain(second_moment(b2), bias_correction(b2))
+
+
+def scale_by_adam(
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """The direction of `adam`, m̂ / (√v̂ + eps), or with `nesterov` of `nadam`."""
+    first, second = mean(b1, mu_dtype, nesterov), mean_square(b2)
+    return parallel(first, second, merge=rms_ratio(eps, eps_root))
+
+
+def scale_by_amsgrad(
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    *,
+    max_before_correction: bool = False,
+) -> GradientTransformation:
+    """The direction of `amsgrad`, m̂ / (√max v̂ + eps)."""
+    correct, largest = bias_correction(b2), running_max()
+    before = flag("max_before_correction", max_before_correction)
+    second = chain(second_moment(b2), *((largest, correct) if before else (correct, largest)))
+    return parallel(mean(b1, mu_dtype), second, merge=rms_ratio(eps, eps_root))
+
+
+def scale_by_adamax(
+    b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+) -> GradientTransformation:
+    """The direction of `adamax`, m̂ / (u + eps)."""
+    return parallel(mean(b1), infinity_moment(b2), merge=ratio(eps))
+
+
+def scale_by_radam(
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    threshold: Number = 5.0,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """The direction of `radam`, rₜ m̂ / √v̂, at first m̂."""
+    second = chain(mean_square(b2), rectification(b2, threshold))
+    return parallel(mean(b1, nesterov=nesterov), second, merge=rms_ratio(eps, eps_root))
+
+
+def scale_by_belief(
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-16,
+    eps_root: Number = 1e-16,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """The direction of `adabelief`, m̂ / (√ŝ + eps)."""
+    surprise = parallel(chain(), momentum(b1), merge=difference())
+    first, second = mean(b1, nesterov=nesterov), chain(surprise, mean_square(b2))
+    # Added at every step in the paper; corrected, that is eps_root/(1 − b2) at all times.
+    merge = rms_ratio(eps, non_negative("eps_root", eps_root) / (1 - b2))
+    return parallel(first, second, merge=merge)
+
+
+def scale_by_lion(
+    b1: Number = 0.9, b2: Number = 0.99, mu_dtype: Any = None
+) -> GradientTransformation:
+    """The direction of `lion`, sign(b1 m + (1 − b1) g)."""
+    decay_rate("b2", b2)  # which momentum calls b1
+    memory = floating_dtype("mu_dtype", mu_dtype)
+    before = momentum(b2, previous=True, accumulator_dtype=memory)
+    mixture = parallel(before, chain(), merge=nesterov_lookahead(b1))
+    return parallel(mixture, merge=sign())

@@ -1,0 +1,137 @@
+"""The door through which every piece comes into the library, yours too.
+
+A piece is written leaf by leaf. Its arithmetic takes the hyperparameters and returns a
+function of arrays:
+
+    def _clip(limit):                   u ← u / (1 + |u|/limit): stateless
+        return lambda u: u / (1 + jnp.abs(u) / limit)
+
+    def _sum():                         s ← s + g²: it remembers
+        def step(g, s):
+            s = s + g * g
+            return s, s                 what it puts out, what it remembers
+        return step
+
+    def _warm_up(steps, t):             u ← min(1, t/steps) u: it counts
+        return lambda u: jnp.minimum(t / steps, 1) * u
+
+docs/your-own-piece.md builds one, and `adamw_jax.testing` says whether all holds for it that
+holds for the library's own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamw_jax import numerics
+from adamw_jax.circuit import Machine, key_of, single
+from adamw_jax.core import Description, GradientTransformation, jitted
+
+
+class StepsState(NamedTuple):
+    """The number of steps, which all pieces of a composition that count have in common.
+
+    Attributes:
+      count: the number of updates so far, int32 scalar; it saturates.
+    """
+
+    # Optax's name, though tuples have a method of that name.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def piece(
+    description: Description,
+    arithmetic: Callable[..., Callable[..., Any]],
+    hyperparameters: tuple[Any, ...] = (),
+    *,
+    state: Callable[[Any], Any] | None = None,
+    start: Callable[[optax.Params], Any] = numerics.zeros,
+    counts: bool = False,
+    params_for: str | None = None,
+) -> GradientTransformation:
+    """Makes a transformation of arithmetic on single leaves.
+
+    The arithmetic is compiled once for all optimizers that are ever built, with its
+    hyperparameters as operands, so it must be a function of a module and no closure. It is
+    called once for each dtype among the leaves; hyperparameters and arrays come in the
+    *working precision* of the leaf, float32 for half precision, and what it returns is
+    rounded to the dtypes that the updates and the state have.
+
+    Args:
+      description: `describe(constructor, …)`: the call that made the piece, which prints.
+      arithmetic: takes the hyperparameters, and with `counts` the number t of this step,
+        from 1, behind them. Returns a function of a leaf of the updates, one of the
+        state where there is one, and one of the parameters with `params_for`, in this order.
+        That function returns the new update, or with a state (new update, new state).
+      hyperparameters: numbers, 0-d arrays, schedules, or pytrees of numbers and arrays,
+        checked (see `adamw_jax.hyperparameters`). A schedule is asked for its value at the
+        number of steps before this one, as in Optax.
+      state: a named tuple of one field, which holds a tree like the parameters; None
+        for a piece that remembers nothing.
+      start: makes that tree of the parameters; by default zeros in working precision.
+      counts: whether the arithmetic depends on the step. The count is kept in a
+        `StepsState`, once in each composition.
+      params_for: what the parameters are needed for, for the message where they are
+        missing; None where they are not needed.
+
+    Returns:
+      A transformation. By itself its state is `state`, `StepsState`, the two in a tuple, or
+      `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point or
+      complex, with their paths.
+    """
+    machine = Machine(
+        key_of(description),
+        functools.partial(_init, state, start),
+        functools.partial(_update, arithmetic, hyperparameters, state, counts, params_for),
+        has_state=state is not None,
+    )
+    reads_count = counts or any(map(callable, hyperparameters))
+
+    def wiring(circuit, source):
+        return circuit.place(machine, source, *([circuit.place(STEPS)] if reads_count else []))
+
+    return single(wiring, description)
+
+
+def _init(state_type, start, params):
+    numerics.check_floating(params)
+    return state_type and state_type(start(params))
+
+
+def _update(arithmetic, hyperparameters, state_type, counts, params_for, inputs, state, params, _):
+    updates, *count = inputs
+    # A schedule is called out here: inside it would be compiled anew for each optimizer.
+    given = [h(*count) if callable(h) else h for h in hyperparameters]
+    others = [numerics.only_updated(params, updates, params_for)] if params_for else []
+    t = count if counts else []
+    updates, memory = _run(arithmetic, given, t, updates, state, others)
+    return updates, state_type and state_type(*memory)
+
+
+@functools.partial(jitted, static_argnums=0)
+def _run(arithmetic, hyperparameters, count, updates, state, others):
+    # Added as floats: the count may stand at the largest integer.
+    t = [n.astype(float) + 1 for n in count]
+    memory = state or ()
+    new, *remembered = numerics.map_arithmetic(
+        arithmetic, (*hyperparameters, *t), updates, *memory, *others, outputs=1 + len(memory)
+    )
+    kept = [numerics.cast_like(*pair) for pair in zip(remembered, memory, strict=True)]
+    return numerics.cast_like(new, updates), kept
+
+
+@jitted
+def _next(state: StepsState) -> StepsState:
+    return StepsState(jnp.asarray(optax.safe_increment(state.count)))
+
+
+# Puts out how many steps there have been before this one.
+STEPS = Machine(
+    "steps",
+    lambda params: StepsState(jnp.zeros([], jnp.int32)),
+    lambda inputs, state, params, extra_args: (state.count, _next(state)),
+)
