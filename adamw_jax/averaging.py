@@ -85,7 +85,8 @@ def _copies(params):
 
 def _next_params(inputs, state, params, extra_args):
     del extra_args
-    return _applied(numerics.only_updated(params, *inputs, "temporal averaging"), *inputs), state
+    (updates,) = inputs
+    return _applied(numerics.only_updated(params, updates, "temporal averaging"), updates), state
 
 
 _NEXT_PARAMS = Machine("next params", lambda params: None, _next_params, has_state=False)

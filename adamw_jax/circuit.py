@@ -113,11 +113,14 @@ def composed(wiring: Wiring, description: Description) -> GradientTransformation
     circuit = Circuit()
     end = wiring(circuit, SOURCE).place
 
+    def init(params):  # a function, which copies share as Optax's do, and no bound method
+        return circuit.init(params)
+
     def update(updates, state, params=None, **extra_args):
         values, state = circuit.update(updates, state, params, extra_args)
         return values[end], state
 
-    return GradientTransformation(circuit.init, update, description, wiring)
+    return GradientTransformation(init, update, description, wiring)
 
 
 def single(wiring: Wiring, description: Description) -> GradientTransformation:
@@ -136,7 +139,7 @@ def single(wiring: Wiring, description: Description) -> GradientTransformation:
     return GradientTransformation(init, update, description, wiring)
 
 
-def _bare(states: tuple[Any, ...]) -> Any:
+def _bare(states: Any) -> Any:
     return states if len(states) > 1 else states[0] if states else optax.EmptyState()
 
 
@@ -159,7 +162,7 @@ def key_of(value: Any) -> Any:
 
 
 def _foreign(part: Any) -> Machine:
-    transformation = optax.with_extra_args_support(part)
+    transformation: Any = optax.with_extra_args_support(part)
 
     def update(inputs, state, params, extra_args):
         return transformation.update(*inputs, state, params, **extra_args)
@@ -170,6 +173,6 @@ def _foreign(part: Any) -> Machine:
 _WIDEN = Machine(
     "widen",
     lambda params: None,
-    lambda inputs, state, params, extra_args: (numerics.widen(*inputs), None),
+    lambda inputs, state, params, extra_args: (numerics.widen(inputs[0]), None),
     has_state=False,
 )

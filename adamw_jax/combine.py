@@ -113,14 +113,27 @@ def _check_merge(merge: Any, branches: int) -> None:
         raise ValueError(f"merge must be a function of arrays, got {merge!r}")
     if getattr(merge, "__annotations__", {}).get("return") is Merge:
         raise ValueError(f"merge must be called: {merge.__name__}(…)")
-    function = merge.arithmetic(*merge.hyperparameters) if isinstance(merge, Merge) else merge
     try:
-        inspect.signature(function).bind(*range(branches))
+        _signature(merge).bind(*range(branches))
     except TypeError as error:
         wanted = f"merge={merge!r} does not take one array for each of {branches} branches"
         raise ValueError(f"{wanted}: {error}") from error
     except ValueError:  # a builtin that does not tell what it takes
         return
+
+
+def _signature(merge: Callable[..., Any]) -> inspect.Signature:
+    if not isinstance(merge, Merge):
+        return inspect.signature(merge)
+    return _signature_of_arithmetic(merge.arithmetic, jax.tree.structure(merge.hyperparameters))
+
+
+@functools.cache
+def _signature_of_arithmetic(arithmetic, structure):
+    made = []
+    numbers = structure.unflatten([jax.ShapeDtypeStruct((), jnp.float32)] * structure.num_leaves)
+    jax.eval_shape(lambda given: made.append(arithmetic(*given)), numbers)
+    return inspect.signature(*made)
 
 
 def _merge(arithmetic, hyperparameters, updates, *branches):

@@ -33,8 +33,8 @@ class Decay:
       is_long: whether β ≥ 1/2, static; None where β is an array.
     """
 
-    complement: jax.typing.ArrayLike
-    log: jax.typing.ArrayLike
+    complement: Any
+    log: Any
     is_long: bool | None = dataclasses.field(metadata={"static": True})
 
 

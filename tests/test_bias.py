@@ -13,7 +13,7 @@ MAX = np.iinfo(np.int32).max
 
 def corrected(tx, count, x=1.0):
     """What x becomes in the step that follows `count` steps."""
-    state = aj.BiasCorrectionState(jnp.int32(count))
+    state = aj.StepsState(jnp.int32(count))
     updates, state = tx.update(jnp.asarray(x), state)
     return np.float64(updates), int(state.count)
 
@@ -51,7 +51,7 @@ def test_count_saturates_and_the_correction_stays_one(ahead, count):
 def test_correction_is_computed_before_the_cast(dtype):
     # In bfloat16 0.999 is 1, and 1 − b is zero.
     x = jnp.asarray([0.001], dtype)
-    got, _ = aj.bias_correction(0.999).update(x, aj.BiasCorrectionState(jnp.int32(0)))
+    got, _ = aj.bias_correction(0.999).update(x, aj.StepsState(jnp.int32(0)))
     chex.assert_trees_all_equal_shapes_and_dtypes(got, x)
     exact = np.asarray(x, np.complex64).real / np.float32(1 - 0.999)
     rtol = 1e-6 if dtype in ("float32", "complex64") else float(jnp.finfo(dtype).eps) / 2

@@ -158,7 +158,7 @@ def test_radam_is_momentum_for_the_first_steps(gradients, b2):
 def test_in_the_end_radam_is_adam(b2):
     steps = int(30 / (1 - b2))
     v = np.float32([4.0])
-    state = aj.RectificationState(jnp.int32(steps))
+    state = aj.StepsState(jnp.int32(steps))
     rectified, _ = aj.rectification(b2).update(v, state)
     np.testing.assert_allclose(rectified, v, rtol=1e-4)
 

@@ -28,7 +28,7 @@ def test_learning_rate_flips_the_sign_unless_told_not_to():
 def test_updates_see_the_schedule_at_zero_one_two():
     tx = aj.scale_by_learning_rate(lambda step: step + 10.0, flip_sign=False)
     state = tx.init(jnp.ones(1))
-    assert isinstance(state, aj.ScheduleState) and state.count.dtype == jnp.int32
+    assert isinstance(state, aj.StepsState) and state.count.dtype == jnp.int32
     for step in range(3):
         assert state.count == step
         updates, state = tx.update(jnp.ones(1), state)
