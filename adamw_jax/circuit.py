@@ -75,7 +75,7 @@ class Circuit:
     def add(self, part: optax.GradientTransformation, source: Wire) -> Wire:
         """The wire out of a transformation that is fed by `source`."""
         wiring = getattr(part, "wiring", None)
-        return wiring(self, source) if wiring else self.place(_foreign(part), source)
+        return wiring(self, source) if wiring else self.place(_whole(part), source)
 
     def widened(self, wire: Wire) -> Wire:
         """The same updates with half-precision leaves as float32."""
@@ -161,13 +161,14 @@ def key_of(value: Any) -> Any:
     return type(value), value
 
 
-def _foreign(part: Any) -> Machine:
+def _whole(part: Any) -> Machine:
+    """A transformation that keeps its state to itself, such as any from elsewhere."""
     transformation: Any = optax.with_extra_args_support(part)
 
     def update(inputs, state, params, extra_args):
         return transformation.update(*inputs, state, params, **extra_args)
 
-    return Machine(key_of(part), part.init, update)
+    return Machine(key_of(getattr(part, "description", None) or part), part.init, update)
 
 
 _WIDEN = Machine(

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import adamw_jax as aj
+from adamw_jax.testing import gradients_like, mixed_params, walk  # noqa: F401  for all tests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,8 @@ def adamwr_peer(normalized_decay, **adam):
     return paper_adamw_peer(decay_per_step=decay, schedule=schedule, **adam)
 
 
-ADAM = {"learning_rate": 0.02, "b1": 0.8, "b2": 0.99, "eps": 1e-6}
+MOMENTS = {"b1": 0.8, "b2": 0.99, "eps": 1e-6}
+ADAM = {"learning_rate": 0.02} | MOMENTS
 RATE, ROOT, TINY = {"learning_rate": 0.02}, {"eps_root": 1e-10}, {"eps": 1e-14}
 DECAY, RATE_AND_DECAY = {"weight_decay": 0.1}, ("learning_rate", "weight_decay")
 
@@ -219,6 +221,12 @@ CASES = [
         {"b1": 0.8},
         heavy_ball_peer,
     ),
+    Case("scale_by_adam", aj.scale_by_adam, MOMENTS | ROOT, optax.scale_by_adam),
+    Case("scale_by_amsgrad", aj.scale_by_amsgrad, MOMENTS | ROOT, optax.scale_by_amsgrad),
+    Case("scale_by_adamax", aj.scale_by_adamax, MOMENTS | TINY, optax.scale_by_adamax),
+    Case("scale_by_radam", aj.scale_by_radam, MOMENTS | TINY, optax.scale_by_radam),
+    Case("scale_by_belief", aj.scale_by_belief, MOMENTS | ROOT, optax.scale_by_belief),
+    Case("scale_by_lion", aj.scale_by_lion, {"b1": 0.8, "b2": 0.99}, optax.scale_by_lion),
     Case("gd", aj.gd, RATE, optax.sgd, ("learning_rate",)),
     Case(
         "momentum_gd",
@@ -331,29 +339,6 @@ CASES = [
 ]
 
 
-def mixed_params():
-    """A tree of every dtype that a model may have, a scalar among its leaves."""
-    draw = np.random.default_rng(0).normal
-    return {
-        "float32": {"kernel": jnp.asarray(draw(size=(3, 2)), jnp.float32), "bias": jnp.ones(2)},
-        "bfloat16": jnp.asarray(draw(size=(2, 2)), jnp.bfloat16),
-        "float16": jnp.asarray(draw(size=3), jnp.float16),
-        "complex64": jnp.asarray(draw(size=3) + 1j * draw(size=3), jnp.complex64),
-        "scalars": (jnp.float32(0.5), jnp.bfloat16(0.5)),
-    }
-
-
-def gradients_like(params, seed=1):
-    """Gradients with the shapes and dtypes of the parameters; none is near zero."""
-    rng = np.random.default_rng(seed)
-
-    def leaf(p):
-        size = rng.uniform(0.1, 2.0, np.shape(p)) * rng.choice([-1, 1], np.shape(p))
-        return jnp.asarray(size * (1 + 0.5j) if jnp.iscomplexobj(p) else size, jnp.result_type(p))
-
-    return jax.tree.map(leaf, params)
-
-
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Noisy quadratics, one per coordinate: the gradient at step t is slope·θ + noise[t].
@@ -424,11 +409,3 @@ def error(actual, expected):
     """The largest deviation, as a share of the range of the expected values."""
     range_ = max(np.max(np.abs(x)) for x in expected.values())
     return max(np.max(np.abs(actual[k] - x)) for k, x in expected.items()) / range_
-
-
-def walk(tx, params, steps=3):
-    """A few eager steps along fixed gradients; the last updates and the state."""
-    state = tx.init(params)
-    for seed in range(steps):
-        updates, state = tx.update(gradients_like(params, seed), state, params)
-    return updates, state
