@@ -22,7 +22,6 @@ from adamw_jax.decay import (
     l2_regularization,
     proximal_weight_decay,
 )
-from adamw_jax.export import register_for_export
 from adamw_jax.directions import (
     scale_by_adam,
     scale_by_adamax,
@@ -31,6 +30,7 @@ from adamw_jax.directions import (
     scale_by_lion,
     scale_by_radam,
 )
+from adamw_jax.export import register_for_export
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
 from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from adamw_jax.combine import chain, parallel
 from adamw_jax.core import Description, GradientTransformation
 
-Make = Callable[..., optax.GradientTransformation]
+Make = Callable[..., optax.GradientTransformationExtraArgs]
 # Rounded to the dtype once, but XLA may fuse a step differently.
 RTOL = {"float32": 1e-5, "complex64": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 
@@ -64,9 +64,7 @@ def gradients_like(params: optax.Params, seed: int = 1) -> optax.Updates:
     return jax.tree.map(leaf, params)
 
 
-def walk(
-    tx: optax.GradientTransformation, params: optax.Params, steps: int = 3
-) -> tuple[optax.Updates, optax.OptState]:
+def walk(tx: optax.GradientTransformation, params: optax.Params, steps: int = 3) -> tuple[Any, Any]:
     """A few eager steps along fixed gradients; the last updates and the state."""
     state, updates = tx.init(params), None
     for seed in range(steps):
@@ -190,8 +188,9 @@ def accepts_extra_arguments(make: Make, numbers: dict[str, float]) -> None:
 def leaves_out_what_is_none(make: Make, numbers: dict[str, float]) -> None:
     """A parameter without an update gets none, keeps its state, and the others go on."""
     tx, params = make(**numbers), {"a": jnp.ones(2), "b": jnp.ones(2)}
-    start = tx.init(params)
-    updates, state = tx.update({"a": jnp.ones(2), "b": None}, start, params)
+    start, gradients = tx.init(params), {"a": jnp.ones(2), "b": None}
+    updates: Any
+    updates, state = tx.update(gradients, start, params)  # pyright: ignore[reportArgumentType]
     assert updates["b"] is None and updates["a"] is not None
     for (path, old), new in zip(
         jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(state), strict=True
@@ -251,8 +250,8 @@ def _compilations() -> Iterator[list[str]]:
     """A list that grows by one name for every trace and every compilation of JAX."""
     events = []
 
-    def listen(event, duration, **kwargs):
-        del duration, kwargs
+    def listen(event, duration_secs, **metadata):
+        del duration_secs, metadata
         if event.startswith("/jax/core/compile/"):
             events.append(event)
 
