@@ -86,6 +86,7 @@ def _copies(params):
 def _next_params(inputs, state, params, extra_args):
     del extra_args
     (updates,) = inputs
+    numerics.check_floating(updates, what="update")
     return _applied(numerics.only_updated(params, updates, "temporal averaging"), updates), state
 
 

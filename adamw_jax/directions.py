@@ -58,9 +58,10 @@ def scale_by_amsgrad(
     max_before_correction: bool = False,
 ) -> GradientTransformation:
     """The direction of `amsgrad`, m̂ / (√max v̂ + eps)."""
-    correct, largest = bias_correction(b2), running_max()
-    before = flag("max_before_correction", max_before_correction)
-    second = chain(second_moment(b2), *((largest, correct) if before else (correct, largest)))
+    if flag("max_before_correction", max_before_correction):
+        second = chain(second_moment(b2), running_max(), bias_correction(b2))
+    else:
+        second = chain(second_moment(b2), bias_correction(b2), running_max())
     return parallel(mean(b1, mu_dtype), second, merge=rms_ratio(eps, eps_root))
 
 

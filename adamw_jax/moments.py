@@ -89,7 +89,8 @@ def momentum(
         accumulator_dtype is not floating-point or complex, or (at `init`) a parameter
         is not, or only one of the two is complex.
     """
-    if flag("nesterov", nesterov) and flag("previous", previous):
+    nesterov, previous = flag("nesterov", nesterov), flag("previous", previous)
+    if nesterov and previous:
         raise ValueError("momentum looks ahead (nesterov) or back (previous), not both")
     dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
     kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": dtype}

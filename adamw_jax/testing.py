@@ -72,6 +72,23 @@ def walk(tx: optax.GradientTransformation, params: optax.Params, steps: int = 3)
     return updates, state
 
 
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by one name for every trace and every compilation of JAX."""
+    events = []
+
+    def listen(event, duration_secs, **metadata):
+        del duration_secs, metadata
+        if event.startswith("/jax/core/compile/"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def prints_as_the_call_that_makes_it(make: Make, numbers: dict[str, float]) -> None:
     """`eval(repr(tx))` describes itself like `tx`, and does the same."""
     tx, params = make(**numbers), mixed_params()
@@ -103,7 +120,7 @@ def is_traced_once(make: Make, numbers: dict[str, float]) -> None:
     update(gradients, state, params)
     assert len(traces) == 1, "the state's type changes, so that a second step is compiled anew"
     tx.update(gradients, state, params)
-    with _compilations() as compiled:
+    with compilations() as compiled:
         other = make(**{name: 0.875 * x for name, x in numbers.items()})
         other.update(gradients, state, params)
     assert not compiled, "the arithmetic is a closure, or compiles its hyperparameters in"
@@ -243,23 +260,6 @@ def _constructors(value: Any) -> dict[str, Callable[..., Any]]:
         case tuple():
             return {name: made for part in value for name, made in _constructors(part).items()}
     return {}
-
-
-@contextlib.contextmanager
-def _compilations() -> Iterator[list[str]]:
-    """A list that grows by one name for every trace and every compilation of JAX."""
-    events = []
-
-    def listen(event, duration_secs, **metadata):
-        del duration_secs, metadata
-        if event.startswith("/jax/core/compile/"):
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def _assert_equal(actual: Any, expected: Any) -> None:

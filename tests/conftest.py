@@ -1,10 +1,12 @@
-"""Settings for every test, and the compilation counter."""
+"""Settings for every test, and what several need."""
 
 import re
 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+from adamw_jax import testing
 
 # Several devices, for the sharding tests; before anything asks for the backend.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -44,17 +46,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def compilations():
-    """A list that grows by one name for every trace and every compilation of JAX."""
-    events = []
-
-    def listen(event, duration, **kwargs):
-        del duration, kwargs
-        if event.startswith("/jax/core/compile/"):
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
+    with testing.compilations() as events:
+        yield events
 
 
 @pytest.fixture

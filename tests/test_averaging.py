@@ -69,7 +69,7 @@ def test_after_every_one_of_the_first_steps_it_is_the_corrected_average(b2):
         path.append(np.float64(θ))
         expected = reference.temporal_average(path, b2)
         np.testing.assert_allclose(average(state), expected, rtol=1e-6, atol=1e-6)
-    assert int(state.count) == 20
+    assert int(optax.tree.get(state, "count")) == 20
 
 
 @every_b2
