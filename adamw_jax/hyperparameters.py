@@ -59,6 +59,11 @@ def at_least(lowest: float, name: str, value: jax.typing.ArrayLike) -> float | j
     return _number(name, value, f"[{lowest}, ∞)", lambda x: lowest <= x < math.inf)
 
 
+def positive(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+    """Checks that a number is in (0, ∞)."""
+    return _number(name, value, "(0, ∞)", lambda x: 0 < x < math.inf)
+
+
 def fraction(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
     """Checks that a hyperparameter is in [0, 1]."""
     return _number(name, value, "[0, 1]", lambda x: 0 <= x <= 1)

@@ -5,6 +5,7 @@ who made the optimizer: without a gradient, what a step takes away is decay.
 """
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from adamw_jax.combine import check_transformations
 from adamw_jax.conventions import timescale_from_per_step
 from adamw_jax.core import Description
 from adamw_jax.groups import partition
+from adamw_jax.hyperparameters import positive
 from adamw_jax.masks import DecayMask, decay_except, decay_only
 from adamw_jax.rules import Parameter, as_rule, first_matches, parameters
 
@@ -109,9 +111,8 @@ def decay_report(
     """
     check_transformations("decay_report", [optimizer])
     numerics.check_floating(params, arrays_only=True)
-    if steps_per_epoch is not None and not steps_per_epoch > 0:
-        raise ValueError(f"steps_per_epoch must be positive, got {steps_per_epoch!r}")
-    if not (isinstance(step, int) and 0 <= step < 2**31):
+    steps = positive("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch)
+    if not (isinstance(step, numbers.Integral) and 0 <= step < 2**31):
         raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
     found, shapes = parameters(params), jax.eval_shape(lambda tree: tree, params)
     leaves = jax.tree.leaves(shapes, is_leaf=numerics.is_none)
@@ -119,13 +120,14 @@ def decay_report(
     why = _reasons(getattr(optimizer, "description", None), found)
 
     def row(parameter, leaf, decay, double, why):
-        decay = decay if math.isclose(2 * decay, double, rel_tol=1e-2) else math.nan
+        is_fraction = math.isfinite(decay) and math.isclose(2 * decay, double, rel_tol=1e-2)
+        decay = decay if is_fraction else math.nan
         least = float(jnp.finfo(leaf.dtype).eps) / 4
         if 0 < decay < least:
             why = _joined(why, f"too small for {leaf.dtype} without a gradient")
         elif -least < decay < 0:  # a schedule that ends at zero, rounded
             decay = 0.0
-        timescale = timescale_from_per_step(decay, steps_per_epoch or 1) if decay >= 0 else math.nan
+        timescale = timescale_from_per_step(decay, steps) if decay >= 0 else math.nan
         return DecayRow(parameter.path, parameter.kind, leaf.shape, decay, timescale, why)
 
     rows = zip(found, leaves, once, twice, why, strict=True)
