@@ -31,13 +31,13 @@ def tests(session, versions):
 
 
 @nox.session(python=PYTHONS[-1])
-@nox.parametrize("kind", ["sdist", "wheel"], ids=["sdist", "wheel"])
-def package(session, kind):
+@nox.parametrize("ending", [".tar.gz", ".whl"], ids=["sdist", "wheel"])
+def package(session, ending):
     """The sdist or wheel, installed beside nothing else, takes a step outside the checkout."""
     session.install("build", "twine")
     folder = Path(session.create_tmp()).resolve()
-    session.run("python", "-m", "build", f"--{kind}", "--outdir", str(folder))
-    (archive,) = folder.glob("adamw_jax-*")
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    (archive,) = folder.glob(f"adamw_jax-*{ending}")
     session.run("python", "-m", "twine", "check", "--strict", str(archive))
     session.install(str(archive))
     session.chdir(folder)
