@@ -8,4 +8,7 @@ if __name__ == "__main__":
     interrupts.end_process()  # before the imports, which take seconds
     from experiments import command_line
 
-    sys.exit(command_line.run_process(sys.argv[1:]))
+    try:
+        sys.exit(command_line.run_process(sys.argv[1:]))
+    finally:
+        interrupts.ignore()

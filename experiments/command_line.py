@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 
 from adamw_jax.sweep import StoreError
-from experiments.harness import devices, report, settings
+from experiments.harness import devices, interrupts, report, settings
 from experiments.harness.context import Context
 from experiments.harness.data import DataError
 
@@ -128,10 +128,11 @@ def _run(name: str, *arguments: str) -> None:
     console.print(f"{name} on {about['Device']}", markup=False)
     started = time.perf_counter()
     result = module.run(config, Context(console, output, options.data_dir, options.fresh))
-    page = report.write(result, output, about, question)
-    report.show(result, console)
-    seconds = f"{time.perf_counter() - started:.0f}"
-    console.print(f"\n{seconds} s. Report: {page.resolve()}", markup=False, soft_wrap=True)
+    page = report.write(result, output, about, question).resolve()
+    with interrupts.keeping(lambda: f"the report is complete: {page}"):
+        report.show(result, console)
+        seconds = f"{time.perf_counter() - started:.0f}"
+        console.print(f"\n{seconds} s. Report: {page}", markup=False, soft_wrap=True)
 
 
 def _overview() -> str:

@@ -24,6 +24,11 @@ def end_process() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
+def ignore() -> None:
+    """From now on Ctrl-C does nothing: all is done, and Python's ending takes a moment more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def keeping(what: Callable[[], str]) -> Iterator[None]:
     """Within the block, Ctrl-C also says what is kept and how to go on."""
