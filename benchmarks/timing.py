@@ -1,4 +1,4 @@
-"""Timing of contenders that take turns, so that a noisy machine is noisy for all."""
+"""Timing of contenders in turns, so that the noise of the machine meets all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Wall time of one call, until its results are there."""
+    """Wall time of one call in seconds, until its results are ready."""
     started = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - started
@@ -21,12 +21,12 @@ def alternate(
     """Times contenders in turn.
 
     Args:
-      contenders: what to call, by name. A warm-up is theirs to do.
-      rounds: how often each has its turn; every second round goes backwards.
-      calls: in a turn, of which the median counts.
+      contenders: functions by name, already warmed up.
+      rounds: turns of each contender; every second round goes backwards.
+      calls: in a turn, whose median is its time.
 
     Returns:
-      Seconds per call by name, [rounds].
+      Seconds per call by name, float[rounds].
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds):

@@ -1,4 +1,4 @@
-"""Training with AdamW: ours, scanned and in sweeps, beside Flax's usual loop and PyTorch."""
+"""Training with AdamW: ours, scanned and in sweeps, beside Flax's usual loop and PyTorch's."""
 
 import functools
 import os
@@ -29,11 +29,11 @@ class Problem(NamedTuple):
     """What is trained.
 
     Attributes:
-      name: for the table.
-      loaded: training images; the evaluations' are left out, since no contender evaluates.
-      widths: of the MLP.
+      name: as shown in the table.
+      loaded: training images; validation and test are empty, since no contender evaluates.
+      widths: layer sizes of the MLP.
       batch: images in a step.
-      runs: how many the sweep has to do.
+      runs: how many runs the sweep is laid out for.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Problem(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """In an epoch."""
+        """Optimizer steps in an epoch."""
         return len(self.loaded.train.labels) // self.batch
 
     def run(self) -> Run:
-        """Ours."""
+        """An epoch of our training, as a sweep or a single run takes it."""
         return classifier_run(
             lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
             functools.partial(MLP, self.widths),
@@ -58,7 +58,7 @@ class Problem(NamedTuple):
 
 
 def problems(data_dir: Path | None) -> list[Problem]:
-    """Digits and Fashion-MNIST."""
+    """The problems: digits and Fashion-MNIST."""
 
     def train_only(loaded):
         nothing = data.Split(loaded.test.images[:0], loaded.test.labels[:0])
@@ -73,13 +73,13 @@ def problems(data_dir: Path | None) -> list[Problem]:
 
 
 class Contender(NamedTuple):
-    """Something to be timed.
+    """A way of training that is timed.
 
     Attributes:
-      name: for the table.
-      epoch: what is called; runs an epoch of every lane.
+      name: as shown in the table.
+      epoch: trains every lane for an epoch.
       lanes: how many runs it advances at once.
-      compile_seconds: what that took before.
+      compile_seconds: the time to compile it, before the timing; 0 where it is not measured.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Contender(NamedTuple):
 
 
 def tables(data_dir: Path | None) -> list[Table]:
-    """Measures epochs; about five minutes on two cores."""
+    """Measures an epoch of each contender; about five minutes on two cores."""
     return [_table(problem) for problem in problems(data_dir)]
 
 
@@ -114,7 +114,7 @@ def _table(problem: Problem) -> Table:
         f"{problem.name}, MLP {widths}, batch {problem.batch}, AdamW: steps of a run in a second",
         ["", "steps/s", "its time / the sweep's", "compile, s"],
         rows,
-        f"{problem.runs} runs to be done. Epochs in turn, the median of nine; in brackets the "
+        f"A sweep of {problem.runs} runs. Epochs in turns, the median of nine; in brackets the "
         "quartiles of the ratio within a turn. All shuffle each epoch and evaluate nothing. The "
         "sweep's layout is the one that it measures as fastest. Flax: a step is one jitted call. "
         "PyTorch: eager, fused AdamW, the data as tensors in memory.",
@@ -136,7 +136,7 @@ def _lanes(problem: Problem) -> Contender:
             compiled[layout] = compile_variant(variant, machine, layout)
         return compiled[layout]
 
-    # As for runs so long that measuring costs nothing.
+    # The layout for runs so long that measuring layouts costs next to nothing.
     layout = tune.fastest(compile_, problem.runs, 10_000, machine, inputs)
     program = compile_(layout)
     state = program.start(*inputs(program.width))
@@ -198,7 +198,7 @@ def _stepwise(problem: Problem) -> Contender:
 
 def _pytorch(problem: Problem) -> list[Contender]:
     try:
-        import torch  # pyright: ignore[reportMissingImports] - it need not be there
+        import torch  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         return []
     images = torch.tensor(np.asarray(problem.loaded.train.images))

@@ -1,4 +1,4 @@
-"""AdamW's update, ours beside Optax's: compiled, compiling, and eager."""
+"""AdamW's update, ours beside Optax's: compiled, its compilation, and eager."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from experiments.harness.report import Table
 
 LIBRARIES = {"adamw_jax": adamw_jax, "optax": optax}
 
-# Layer widths of the trees; every layer has a matrix and a bias.
+# Layer sizes of the parameter trees; every layer has a matrix and a bias.
 TREES = {
     "MLP 64-32-10": [64, 32, 10],
     "MLP 784-256-128-10": [784, 256, 128, 10],
@@ -60,7 +60,7 @@ def compiled() -> Table:
 
 
 def eager() -> Table:
-    """Without jit: the first step of a new optimizer, and later ones, on 12 leaves."""
+    """Without jit, on 12 leaves: the first step of a new optimizer, and later steps."""
     params, grads = _tree(TREES["12 leaves"])
     cold = {library: [] for library in LIBRARIES}
     for i in range(5):

@@ -1,14 +1,14 @@
-"""Full-batch gradient descent against minibatch SGD on the digits.
+"""What does a gradient step cost, and gain, from the full batch down to eight images?
 
-Every batch size sees every image equally often, so that all compute the same number of
-per-example gradients; a small batch spends them on many cheap and noisy steps, the full
-one on few that are dear and exact. For each batch size the learning rate is the best of a
-list, judged by the training loss at the end. Time is that of the steps alone: compilation,
-the drawing of the batches and evaluation stand apart.
+Full-batch gradient descent is compared with minibatch SGD on the digits. Every batch size sees
+every image equally often, so that all compute the same number of per-example gradients: a small
+batch spends them on many cheap, noisy steps, the full batch on a few costly, exact ones. Each
+batch size gets the learning rate, out of a list, with the lowest training loss at the end. Times
+are those of the steps alone, without compiling, drawing the batches and evaluating.
 
-Look in the first plot for how far the same gradients lead, in the second for what a step of
-each size costs (the dotted line: in proportion to its images), and in the third for what
-is left of the advantage when seconds count.
+The first plot shows how far the same gradients lead, the second what a step of each size costs
+(the dotted line is in proportion to its images), and the third what is left of the advantage
+when seconds count.
 """
 
 import itertools
@@ -36,7 +36,7 @@ COLORS = (plots.BLACK, plots.VERMILION, plots.GREEN, plots.BLUE, plots.PURPLE, p
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """The network, the batches and the learning rates to choose from."""
+    """The settings of `configs/batches.toml`."""
 
     examples: Annotated[
         settings.Count, settings.about("training images, a multiple of every batch size")
@@ -45,13 +45,15 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         tuple[settings.Count, ...], Meta(min_length=1, description="images in a step")
     ]
     learning_rates: Annotated[
-        tuple[settings.Positive, ...], Meta(min_length=1, description="those to choose from")
+        tuple[settings.Positive, ...], Meta(min_length=1, description="values of α to choose from")
     ]
-    passes: Annotated[settings.Count, settings.about("times that every image is seen")]
+    passes: Annotated[settings.Count, settings.about("how often every image is seen")]
     hidden: Annotated[
         tuple[settings.Count, ...], settings.about("sizes of the network's hidden layers")
     ]
-    seeds: Annotated[settings.Count, settings.about("runs with different weights and order")]
+    seeds: Annotated[
+        settings.Count, settings.about("runs, each with weights and orders of its own")
+    ]
 
 
 class Runs(NamedTuple):
@@ -71,13 +73,13 @@ class Runs(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The place of the learning rate with the least training loss at the end."""
+        """The index of the learning rate with the least training loss at the end."""
         last = self.losses[:, :, -1].mean(axis=1)
         return int(np.where(np.isfinite(last), last, np.inf).argmin())
 
     @property
     def loss(self) -> np.ndarray:
-        """The mean loss over the seeds at that learning rate, float[passes + 1]."""
+        """The mean loss over the seeds at the best learning rate, float[passes + 1]."""
         return self.losses[self.best].mean(axis=0)
 
 
@@ -87,13 +89,16 @@ def measure(graph: nnx.GraphDef, params: Any, split: Split) -> tuple[jax.Array, 
 
 
 def descend(graph: nnx.GraphDef, params: Any, batches: Split, learning_rate: float) -> Any:
-    """Descends batch by batch; gives the parameters after every pass.
+    """Takes a gradient step for each batch.
 
     Args:
       graph: the network without its parameters.
-      params: those it starts with.
+      params: the initial parameters.
       batches: images float32[passes, steps, batch size, pixels], and their labels.
       learning_rate: α.
+
+    Returns:
+      The parameters after every pass, stacked: [passes, …].
     """
     tx = gd(learning_rate)
 
@@ -154,39 +159,39 @@ def train_all(
     return Runs(losses, accuracies, float(np.median(seconds)), compile_seconds)
 
 
-def run(chosen: Settings, context: Context) -> Report:
+def run(config: Settings, context: Context) -> Report:
     """Trains with every batch size."""
     data = load("digits", 0.0, context.data_dir)
-    whole = chosen.examples
-    if whole > len(data.train.labels) or any(whole % size for size in chosen.batch_sizes):
+    whole = config.examples
+    if whole > len(data.train.labels) or any(whole % size for size in config.batch_sizes):
         raise settings.SettingsError(
             f"examples = {whole} must be a multiple of every batch size, "
-            f"{', '.join(map(str, chosen.batch_sizes))}, and at most {len(data.train.labels)}"
+            f"{', '.join(map(str, config.batch_sizes))}, and at most {len(data.train.labels)}"
         )
     train = Split(data.train.images[:whole], data.train.labels[:whole])
-    widths = [train.images.shape[1], *chosen.hidden, CLASSES]
-    networks = [nnx.split(MLP(widths, rngs=nnx.Rngs(seed))) for seed in range(chosen.seeds)]
+    widths = [train.images.shape[1], *config.hidden, CLASSES]
+    networks = [nnx.split(MLP(widths, rngs=nnx.Rngs(seed))) for seed in range(config.seeds)]
     graph, _ = networks[0]
     starts = []
     for seed, (_, params) in enumerate(networks):
         rng = np.random.default_rng(seed)
-        order = np.stack([rng.permutation(whole) for _ in range(chosen.passes)])
+        order = np.stack([rng.permutation(whole) for _ in range(config.passes)])
         starts.append((nnx.as_pure(params), order))
     runs = {
-        size: train_all(graph, starts, chosen.learning_rates, size, train, data.test)
-        for size in chosen.batch_sizes
+        size: train_all(graph, starts, config.learning_rates, size, train, data.test)
+        for size in config.batch_sizes
     }
     return Report(
-        "Full-batch gradient descent or minibatch SGD?",
-        list(_findings(runs, chosen)),
-        [_table(runs, chosen)],
-        [_figure(runs, chosen)],
+        "",
+        list(_findings(runs, config)),
+        [_table(runs, config)],
+        [_figure(runs, config)],
         {
             "losses": [
                 {"batch_size": size, "learning_rate": rate, "seed": seed, "gradients": i * whole}
-                | {"seconds": i * r.seconds / chosen.passes, "training_loss": loss}
+                | {"seconds": i * r.seconds / config.passes, "training_loss": loss}
                 for size, r in runs.items()
-                for rate, seeds in zip(chosen.learning_rates, r.losses.tolist(), strict=True)
+                for rate, seeds in zip(config.learning_rates, r.losses.tolist(), strict=True)
                 for seed, losses in enumerate(seeds)
                 for i, loss in enumerate(losses)
             ]
@@ -194,17 +199,17 @@ def run(chosen: Settings, context: Context) -> Report:
     )
 
 
-def _steps(size: int, chosen: Settings) -> int:
-    return chosen.passes * chosen.examples // size
+def _steps(size: int, config: Settings) -> int:
+    return config.passes * config.examples // size
 
 
-def _table(runs: dict[int, Runs], chosen: Settings) -> Table:
+def _table(runs: dict[int, Runs], config: Settings) -> Table:
     def row(size, r):
-        steps, accuracies = _steps(size, chosen), r.accuracies[r.best]
+        steps, accuracies = _steps(size, config), r.accuracies[r.best]
         return [
             f"{size:,}",
             f"{steps:,}",
-            f"{chosen.learning_rates[r.best]:g}",
+            f"{config.learning_rates[r.best]:g}",
             f"{1e6 * r.seconds / steps:,.1f} µs",
             f"{1e6 * r.seconds / steps / size:.2f} µs",
             f"{r.seconds:.3f} s",
@@ -214,25 +219,25 @@ def _table(runs: dict[int, Runs], chosen: Settings) -> Table:
 
     compiling = ", ".join(f"{r.compile_seconds:.2f}" for r in runs.values())
     return Table(
-        f"{chosen.passes} passes over {chosen.examples:,} images",
+        f"{config.passes} passes over {config.examples:,} images",
         ["Batch", "Steps", "α", "Per step", "Per image", "Time", "Training loss", "Test accuracy"],
         [row(size, r) for size, r in runs.items()],
-        f"α: the best of {', '.join(f'{x:g}' for x in chosen.learning_rates)} by the training "
-        f"loss. Loss and accuracy: means of {chosen.seeds} seeds, with the lowest and highest "
+        f"α: the best of {', '.join(f'{x:g}' for x in config.learning_rates)} by the training "
+        f"loss. Loss and accuracy: means of {config.seeds} seeds, with the lowest and highest "
         "accuracy. Times: medians of "
-        f"{chosen.seeds * len(chosen.learning_rates)} runs, without compiling ({compiling} s).",
+        f"{config.seeds * len(config.learning_rates)} runs, without compiling ({compiling} s).",
     )
 
 
-def _findings(runs: dict[int, Runs], chosen: Settings) -> Iterator[str]:
+def _findings(runs: dict[int, Runs], config: Settings) -> Iterator[str]:
     large, small = max(runs), min(runs)
     least = min(runs, key=lambda size: runs[size].loss[-1])
     losses = ", ".join(f"{r.loss[-1]:.2g} with batches of {size:,}" for size, r in runs.items())
     yield (
-        f"After {chosen.passes * chosen.examples:,} per-example gradients the training loss is "
-        f"{losses}; it is least with {least:,}."
+        f"After {config.passes * config.examples:,} per-example gradients the training loss is "
+        f"{losses}; it is lowest with {least:,}."
     )
-    cost = {size: 1e6 * r.seconds / _steps(size, chosen) for size, r in runs.items()}
+    cost = {size: 1e6 * r.seconds / _steps(size, config) for size, r in runs.items()}
     yield (
         f"A step on {large:,} images takes {cost[large]:,.1f} µs and one on {small:,} images "
         f"{cost[small]:,.1f} µs: for {large / small:g} times the images, "
@@ -241,40 +246,40 @@ def _findings(runs: dict[int, Runs], chosen: Settings) -> Iterator[str]:
     reached = {size: np.flatnonzero(r.loss <= runs[large].loss[-1]) for size, r in runs.items()}
     ways = [
         f"batches of {size:,} "
-        + (f"get {_way(passes[0], runs[size], chosen)}" if len(passes) else "never get")
+        + (f"get {_way(passes[0], runs[size], config)}" if len(passes) else "never get")
         for size, passes in reached.items()
         if size != large
     ]
     if ways:
         yield (
-            f"Where batches of {large:,} get {_way(chosen.passes, runs[large], chosen)}, "
+            f"Where batches of {large:,} get {_way(config.passes, runs[large], config)}, "
             f"{', '.join(ways)}."
         )
-    ends = min(chosen.learning_rates), max(chosen.learning_rates)
-    beyond = [f"{size:,}" for size, r in runs.items() if chosen.learning_rates[r.best] in ends]
+    ends = min(config.learning_rates), max(config.learning_rates)
+    beyond = [f"{size:,}" for size, r in runs.items() if config.learning_rates[r.best] in ends]
     if beyond:
         yield (
-            f"For batches of {', '.join(beyond)} the best learning rate stands at an end of the "
-            "list: one beyond it may be better."
+            f"For batches of {', '.join(beyond)} the best learning rate is at an end of the list: "
+            "one beyond it may be better."
         )
 
 
-def _way(passes: int, r: Runs, chosen: Settings) -> str:
-    return f"in {passes} passes and {1e3 * r.seconds * passes / chosen.passes:.2g} ms"
+def _way(passes: int, r: Runs, config: Settings) -> str:
+    return f"in {passes} passes and {1e3 * r.seconds * passes / config.passes:.2g} ms"
 
 
-def _figure(runs: dict[int, Runs], chosen: Settings) -> Figure:
+def _figure(runs: dict[int, Runs], config: Settings) -> Figure:
     figure, ((gradients, cost, clock),) = plots.subplots(3)
-    passes = np.arange(chosen.passes + 1)
-    seen = passes * chosen.examples / 1000
+    passes = np.arange(config.passes + 1)
+    seen = passes * config.examples / 1000
     for (size, r), color in zip(runs.items(), itertools.cycle(COLORS)):
         gradients.plot(seen, r.loss, color=color)
         gradients.text(seen[-1], r.loss[-1], f" {size:,}", color=color, va="center")
-        cost.plot(size, 1e6 * r.seconds / _steps(size, chosen), "o", color=color)
-        # The start, at no time, has no place on a logarithmic axis.
-        clock.plot(1e3 * r.seconds * passes[1:] / chosen.passes, r.loss[1:], color=color)
+        cost.plot(size, 1e6 * r.seconds / _steps(size, config), "o", color=color)
+        # A logarithmic axis has no place for the start, at time 0.
+        clock.plot(1e3 * r.seconds * passes[1:] / config.passes, r.loss[1:], color=color)
     sizes = np.array(sorted(runs))
-    per_image = runs[sizes[-1]].seconds / chosen.passes / chosen.examples
+    per_image = runs[sizes[-1]].seconds / config.passes / config.examples
     cost.plot(sizes, 1e6 * per_image * sizes, ":", color=plots.BLACK, zorder=0)
     gradients.set(title="training loss by batch size", xlabel="per-example gradients / 1000")
     gradients.set_xlim(0, 1.2 * seen[-1])
@@ -285,6 +290,6 @@ def _figure(runs: dict[int, Runs], chosen: Settings) -> Figure:
     return Figure(
         "batches",
         figure,
-        "Means over the seeds, each batch size at its best learning rate and in the same color "
+        "Means over the seeds, each batch size at its best learning rate and in one color "
         "throughout. Dotted: time in proportion to the images, from the largest batch.",
     )

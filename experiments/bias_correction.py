@@ -1,13 +1,13 @@
-"""The first steps of Adam with and without bias correction, against the true moments.
+"""How far off are Adam's first steps without bias correction?
 
-The averages m and v start at zero, and after t steps their weights sum to 1 − βᵗ only: they
-underestimate E[g] and E[g²] by that factor, which the correction divides out. Here the
-gradients are drawn, g ~ N(μ, σ²) for many independent coordinates, so that E[g] = μ and
-E[g²] = μ² + σ² are known, and each piece of the library is run on them alone.
+The averages m and v start at zero, and after t steps their weights sum only to 1 − βᵗ: they
+underestimate E[g] and E[g²] by that factor, which bias correction divides out. Here the gradients
+are drawn from N(μ, σ²) for many independent coordinates, so that E[g] = μ and E[g²] = μ² + σ² are
+known, and each piece of the library runs on them by itself.
 
-What follows for the step is less obvious. Without correction both m and √v are too small,
-and their ratio is off by (1 − β₁ᵗ) / √(1 − β₂ᵗ), whatever the gradients are: look in the
-third plot whether the first steps are too short or too long, and for how long.
+The consequence for the step is less obvious. Without correction both m and √v are too small, and
+their ratio is off by (1 − β₁ᵗ) / √(1 − β₂ᵗ), whatever the gradients are: the third plot shows
+whether the first steps are too short or too long, and for how long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make,
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """The gradients, the averages, and the steps shown."""
+    """The settings of `configs/bias-correction.toml`."""
 
     mean: Annotated[settings.Positive, settings.about("μ of the gradients")]
     deviation: Annotated[settings.NonNegative, settings.about("σ of the gradients")]
@@ -45,7 +45,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
 
 
 def outputs(transformation: optax.GradientTransformation, gradients: jax.Array) -> jax.Array:
-    """What a transformation makes of a sequence of gradients [steps, …], step by step."""
+    """The updates that a transformation makes of gradients [steps, …], step by step."""
 
     def step(state: Any, gradient: jax.Array) -> Any:
         update, state = transformation.update(gradient, state)
@@ -60,8 +60,8 @@ class Series(NamedTuple):
     Attributes:
       mean: over the coordinates.
       error: standard error of that mean.
-      low: the value that a tenth of the coordinates lie below.
-      high: the value that a tenth lie above.
+      low: the value below which a tenth of the coordinates lie.
+      high: the value above which a tenth of them lie.
     """
 
     mean: np.ndarray
@@ -77,34 +77,34 @@ def summarize(values: jax.Array) -> Series:
     return Series(x.mean(axis=1), error, *np.quantile(x, (0.1, 0.9), axis=1))
 
 
-def run(chosen: Settings, context: Context) -> Report:
-    """Draws the gradients and sends them through every piece."""
+def run(config: Settings, context: Context) -> Report:
+    """Draws the gradients and runs every piece on them."""
     del context
-    if max(chosen.table_steps) > chosen.steps:
-        raise settings.SettingsError(f"table_steps go past the last of {chosen.steps} steps")
-    noise = jax.random.normal(jax.random.key(chosen.seed), (chosen.steps, chosen.coordinates))
-    gradients = chosen.mean + chosen.deviation * noise
-    first, second = momentum(chosen.b1), second_moment(chosen.b2)
-    betas: dict[str, Any] = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
+    if max(config.table_steps) > config.steps:
+        raise settings.SettingsError(f"table_steps go past the last of {config.steps} steps")
+    noise = jax.random.normal(jax.random.key(config.seed), (config.steps, config.coordinates))
+    gradients = config.mean + config.deviation * noise
+    first, second = momentum(config.b1), second_moment(config.b2)
+    betas: dict[str, Any] = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
     pieces = {
         "m": first,
-        "m_hat": chain(first, bias_correction(chosen.b1)),
+        "m_hat": chain(first, bias_correction(config.b1)),
         "v": second,
-        "v_hat": chain(second, bias_correction(chosen.b2)),
+        "v_hat": chain(second, bias_correction(config.b2)),
     }
-    # At learning rate 1, lengths of steps are in units of α.
+    # At learning rate 1 the length of a step is in units of α.
     optimizers = {"uncorrected": uncorrected_adam(1.0, **betas), "corrected": adam(1.0, **betas)}
     series = {name: summarize(outputs(piece, gradients)) for name, piece in pieces.items()}
     series |= {n: summarize(jnp.abs(outputs(tx, gradients))) for n, tx in optimizers.items()}
 
-    t = np.arange(1, chosen.steps + 1)
-    truth = {"m": chosen.mean, "v": chosen.mean**2 + chosen.deviation**2}
-    theory = {"m": 1 - chosen.b1**t, "v": 1 - chosen.b2**t}
+    t = np.arange(1, config.steps + 1)
+    truth = {"m": config.mean, "v": config.mean**2 + config.deviation**2}
+    theory = {"m": 1 - config.b1**t, "v": 1 - config.b2**t}
     theory["step"] = theory["m"] / np.sqrt(theory["v"])
     return Report(
-        "How far off are Adam's first steps without bias correction?",
+        "",
         list(_findings(series, truth, theory)),
-        _tables(series, truth, theory, chosen.table_steps),
+        _tables(series, truth, theory, config.table_steps),
         [_figure(series, truth, theory)],
         {
             "bias-correction": [

@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 
 from adamw_jax.sweep import StoreError
-from experiments.harness import devices, interrupts, report, settings
+from experiments.harness import devices, interrupts, page, report, settings
 from experiments.harness.context import Context
 from experiments.harness.data import DataError
 
@@ -96,9 +96,7 @@ def _run(name: str, *arguments: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config", type=Path, help=f"TOML file whose keys replace {default.name}'s"
-    )
+    parser.add_argument("--config", type=Path, help=f"TOML file, over {default.name}")
     parser.add_argument("--output", type=Path, help="directory of results [outputs/<config>]")
     parser.add_argument("--platform", choices=["cpu", "gpu", "tpu"], help="[what JAX finds]")
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
@@ -128,11 +126,11 @@ def _run(name: str, *arguments: str) -> None:
     console.print(f"{name} on {about['Device']}", markup=False)
     started = time.perf_counter()
     result = module.run(config, Context(console, output, options.data_dir, options.fresh))
-    page = report.write(result, output, about, question).resolve()
-    with interrupts.keeping(lambda: f"the report is complete: {page}"):
+    path = page.write(result, output, about, question).resolve()
+    with interrupts.keeping(lambda: f"the report is complete: {path}"):
         report.show(result, console)
         seconds = f"{time.perf_counter() - started:.0f}"
-        console.print(f"\n{seconds} s. Report: {page}", markup=False, soft_wrap=True)
+        console.print(f"\n{seconds} s. Report: {path}", markup=False, soft_wrap=True)
 
 
 def _overview() -> str:

@@ -1,15 +1,14 @@
-"""How much each parameter really shrinks: L2 in Adam's gradient, and AdamW's decay.
+"""How much does each parameter really shrink under Adam+L2 and under AdamW?
 
-Parameters start at the same value and get gradients of mean zero, N(0, σ²), which do not
-move them on average: whatever the mean parameter loses, the decay has taken. With the same
-nominal decay λ, AdamW should take αλ per step of every parameter, whatever σ. Adam with λθ
-in the gradient divides it by √v̂, whose square is about σ² + (λθ)²: it should take αλ/√v̂.
-Every sequence of gradients drives two parameters, with opposite signs, so that noise leaves
-their mean alone.
+Parameters start at the same value and get gradients from N(0, σ²), which on average do not move
+them: whatever the mean parameter loses, the decay has taken. With the same nominal decay λ, AdamW
+should take αλ per step from every parameter, whatever σ is. Adam with λθ in the gradient divides
+it by √v̂, where v̂ is about σ² + (λθ)²: it should take αλ/√v̂. Every sequence of gradients drives
+two parameters, with opposite signs, so that the noise cancels in their mean.
 
-Look on the left for groups of parameters that should decay alike and do not; on the right
-for AdamW's flat line, for L2's, which falls as 1/σ, and for what it does where λθ is larger
-than the gradients.
+The left plot shows groups of parameters that should decay alike and do not; the right one shows
+AdamW's flat line, Adam+L2's, which falls as 1/σ, and what happens where λθ is larger than the
+gradients.
 """
 
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ Measured = dict[str, np.ndarray]  # by optimizer
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """The parameters, their gradients and the optimizers."""
+    """The settings of `configs/decay.toml`."""
 
     start: Annotated[settings.Positive, settings.about("θ, every parameter at step 0")]
     pairs: Annotated[settings.Count, settings.about("pairs of parameters in a group")]
@@ -41,11 +40,11 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.about("σ of the gradients of the two groups"),
     ]
     steps: Annotated[settings.Count, settings.about("steps of the two groups")]
-    recorded_every: Annotated[settings.Count, settings.about("steps between points on their way")]
+    recorded_every: Annotated[settings.Count, settings.about("steps between two recorded points")]
     sweep_scales: Annotated[
         tuple[settings.Positive, ...], Meta(min_length=1, description="σ over a range")
     ]
-    sweep_steps: Annotated[settings.Count, settings.about("steps for each of these")]
+    sweep_steps: Annotated[settings.Count, settings.about("steps for each of sweep_scales")]
     learning_rate: Annotated[settings.Positive, settings.about("α")]
     weight_decay: Annotated[settings.Positive, settings.about("λ of both optimizers")]
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
@@ -77,100 +76,100 @@ def mean_path(
 
 
 def shrink_rate(remaining: np.ndarray, steps: int) -> np.ndarray:
-    """The share lost per step that leaves `remaining` of the start; NaN below zero."""
+    """The fraction lost per step that leaves `remaining` after `steps`; NaN if it is negative."""
     with np.errstate(invalid="ignore"):
         return 1 - np.asarray(remaining, np.float64) ** (1 / steps)
 
 
-def run(chosen: Settings, context: Context) -> Report:
-    """Shrinks the two groups, then groups over a range of scales."""
+def run(config: Settings, context: Context) -> Report:
+    """Measures the two groups, then groups over a range of scales."""
     del context
-    common: dict[str, Any] = {"b1": chosen.b1, "b2": chosen.b2, "eps": chosen.eps}
+    common: dict[str, Any] = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
     optimizers = {
-        L2: adam_l2(chosen.learning_rate, l2=chosen.weight_decay, **common),
-        ADAMW: adamw(chosen.learning_rate, weight_decay=chosen.weight_decay, **common),
+        L2: adam_l2(config.learning_rate, l2=config.weight_decay, **common),
+        ADAMW: adamw(config.learning_rate, weight_decay=config.weight_decay, **common),
     }
-    key = jax.random.key(chosen.seed)
+    key = jax.random.key(config.seed)
 
     def remaining(optimizer, scales, steps):
-        """Shares of the start, [scales, steps]."""
+        """Fractions of the start, [scales, steps]."""
 
         def path(scale):
-            return mean_path(optimizer, scale, chosen.start, chosen.pairs, steps, key)
+            return mean_path(optimizer, scale, config.start, config.pairs, steps, key)
 
-        return np.asarray(jax.jit(jax.vmap(path))(jnp.array(scales))) / chosen.start
+        return np.asarray(jax.jit(jax.vmap(path))(jnp.array(scales))) / config.start
 
-    ways = {name: remaining(tx, chosen.scales, chosen.steps) for name, tx in optimizers.items()}
-    rates = {name: shrink_rate(way[:, -1], chosen.steps) for name, way in ways.items()}
+    ways = {name: remaining(tx, config.scales, config.steps) for name, tx in optimizers.items()}
+    rates = {name: shrink_rate(way[:, -1], config.steps) for name, way in ways.items()}
     short = {
-        name: remaining(tx, chosen.sweep_scales, chosen.sweep_steps)[:, -1]
+        name: remaining(tx, config.sweep_scales, config.sweep_steps)[:, -1]
         for name, tx in optimizers.items()
     }
-    sweep = {name: shrink_rate(left, chosen.sweep_steps) for name, left in short.items()}
+    sweep = {name: shrink_rate(left, config.sweep_steps) for name, left in short.items()}
     return Report(
-        "How much does each parameter shrink under Adam+L2 and under AdamW?",
-        list(_findings(ways, rates, sweep, chosen)),
-        [_table(ways, rates, chosen)],
-        [_figure(ways, sweep, chosen)],
+        "",
+        list(_findings(ways, rates, sweep, config)),
+        [_table(ways, rates, config)],
+        [_figure(ways, sweep, config)],
         {
             "groups": [
                 {"optimizer": name, "scale": scale, "step": step + 1, "remaining": float(way[step])}
                 for name, paths in ways.items()
-                for scale, way in zip(chosen.scales, paths, strict=True)
-                for step in range(chosen.recorded_every - 1, chosen.steps, chosen.recorded_every)
+                for scale, way in zip(config.scales, paths, strict=True)
+                for step in range(config.recorded_every - 1, config.steps, config.recorded_every)
             ],
             "sweep": [
                 {
                     "optimizer": name,
                     "scale": scale,
                     "rate": float(rate),
-                    "predicted": float(predicted(name, scale, chosen)),
+                    "predicted": float(predicted(name, scale, config)),
                 }
                 for name, rates in sweep.items()
-                for scale, rate in zip(chosen.sweep_scales, rates, strict=True)
+                for scale, rate in zip(config.sweep_scales, rates, strict=True)
             ],
         },
     )
 
 
-def predicted(optimizer: str, scale: float | np.ndarray, chosen: Settings) -> np.ndarray:
-    """The share that theory lets a parameter at the start lose per step."""
-    nominal = chosen.learning_rate * chosen.weight_decay
+def predicted(optimizer: str, scale: float | np.ndarray, config: Settings) -> np.ndarray:
+    """The fraction that, in theory, a parameter at its start value loses per step."""
+    nominal = config.learning_rate * config.weight_decay
     if optimizer == ADAMW:
         return np.full_like(scale, nominal, dtype=np.float64)
-    return nominal / (np.hypot(scale, chosen.weight_decay * chosen.start) + chosen.eps)
+    return nominal / (np.hypot(scale, config.weight_decay * config.start) + config.eps)
 
 
-def _table(ways: Measured, rates: Measured, chosen: Settings) -> Table:
-    nominal = chosen.learning_rate * chosen.weight_decay
+def _table(ways: Measured, rates: Measured, config: Settings) -> Table:
+    nominal = config.learning_rate * config.weight_decay
     rows = [
         [name, f"{scale:g}", f"{way[-1]:.4f}", f"{rate:.3e}", f"{rate / nominal:.3f}"]
-        + [f"{predicted(name, scale, chosen) / nominal:.3f}"]
+        + [f"{predicted(name, scale, config) / nominal:.3f}"]
         for name in ways
-        for scale, way, rate in zip(chosen.scales, ways[name], rates[name], strict=True)
+        for scale, way, rate in zip(config.scales, ways[name], rates[name], strict=True)
     ]
     return Table(
-        f"Two groups of parameters, {chosen.steps:,} steps",
+        f"Two groups of parameters, {config.steps:,} steps",
         ["Optimizer", "σ of gradients", "Left", "Lost per step", "÷ αλ", "Predicted ÷ αλ"],
         rows,
         f"αλ = {nominal:g}. Predicted: αλ for AdamW, αλ/√(σ² + λ²θ²) at the start for Adam+L2.",
     )
 
 
-def _findings(ways: Measured, rates: Measured, sweep: Measured, chosen: Settings) -> Iterator[str]:
-    nominal = chosen.learning_rate * chosen.weight_decay
-    first, second = chosen.scales
+def _findings(ways: Measured, rates: Measured, sweep: Measured, config: Settings) -> Iterator[str]:
+    nominal = config.learning_rate * config.weight_decay
+    first, second = config.scales
     for name in (ADAMW, L2):
         a, b = rates[name]
         left_a, left_b = ways[name][:, -1]
         yield (
             f"{name} takes {a:#.3g} of a parameter per step where σ = {first:g} and {b:#.3g} where "
-            f"σ = {second:g}, {a / b:#.3g} to 1, with αλ = {nominal:#.3g}; after {chosen.steps:,} "
+            f"σ = {second:g}, {a / b:#.3g} to 1, with αλ = {nominal:#.3g}; after {config.steps:,} "
             f"steps {left_a:.1%} and {left_b:.1%} are left."
         )
-    scales = np.array(chosen.sweep_scales)
+    scales = np.array(config.sweep_scales)
     off = {
-        name: np.abs(rate / predicted(name, scales, chosen) - 1).max()
+        name: np.abs(rate / predicted(name, scales, config) - 1).max()
         for name, rate in sweep.items()
     }
     yield (
@@ -179,30 +178,31 @@ def _findings(ways: Measured, rates: Measured, sweep: Measured, chosen: Settings
     )
     least = scales.argmin()
     yield (
-        f"At σ = {scales[least]:g}, λθ is {chosen.weight_decay * chosen.start / scales[least]:.3g} "
+        f"At σ = {scales[least]:g}, λθ is {config.weight_decay * config.start / scales[least]:.3g} "
         f"times as large as the gradients. Adam+L2 takes {sweep[L2][least]:.3g} per step: αλ/σ "
         f"would be {nominal / scales[least]:.3g}, and α/θ, a full step of Adam whatever λ is, "
-        f"{chosen.learning_rate / chosen.start:.3g}."
+        f"{config.learning_rate / config.start:.3g}."
     )
 
 
-def _figure(ways: Measured, sweep: Measured, chosen: Settings) -> Figure:
+def _figure(ways: Measured, sweep: Measured, config: Settings) -> Figure:
     figure, ((groups, rates),) = plots.subplots(2, height=4)
-    t = np.arange(1, chosen.steps + 1)
-    kept = t % chosen.recorded_every == 0
+    t = np.arange(1, config.steps + 1)
+    kept = t % config.recorded_every == 0
     for name, color in COLORS.items():
-        for scale, way, style in zip(chosen.scales, ways[name], ("-", "--"), strict=True):
+        for scale, way, style in zip(config.scales, ways[name], ("-", "--"), strict=True):
             groups.plot(t[kept], way[kept], style, color=color, label=f"{name}, σ = {scale:g}")
-    nominal = chosen.learning_rate * chosen.weight_decay
+    nominal = config.learning_rate * config.weight_decay
     groups.plot(t[kept], (1 - nominal) ** t[kept], ":", color=plots.BLACK, label="(1 − αλ)ᵗ")
     groups.set(title="mean parameter / its start", xlabel="step", ylim=(0, None))
     groups.legend()
-    scales = np.geomspace(min(chosen.sweep_scales), max(chosen.sweep_scales), 200)
+    scales = np.geomspace(min(config.sweep_scales), max(config.sweep_scales), 200)
     for name, color in COLORS.items():
-        rates.plot(chosen.sweep_scales, sweep[name], "o", color=color, label=name)
-        rates.plot(scales, predicted(name, scales, chosen), color=color, lw=1)
+        rates.plot(config.sweep_scales, sweep[name], "o", color=color, label=name)
+        rates.plot(scales, predicted(name, scales, config), color=color, lw=1)
     rates.plot(scales, nominal / scales, ":", color=plots.BLACK, label="αλ/σ")
-    rates.set(title="share lost per step", xlabel="σ of the gradients", xscale="log", yscale="log")
+    rates.set(title="fraction lost per step", xlabel="σ of the gradients")
+    rates.set(xscale="log", yscale="log")
     rates.legend()
     return Figure(
         "decay",

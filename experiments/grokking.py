@@ -1,9 +1,9 @@
-"""Modular addition: when does a network that knows its examples learn the rule?
+"""When does a network that knows its examples learn the rule?
 
-The task of Power et al. (arXiv 2201.02177): a + b mod p, from some of the pairs. A network soon
-knows those by heart. Whether and when it then gets the other pairs right, all at once, was
-seen to hang on weight decay (Liu et al., arXiv 2210.01117). Here AdamW trains with several
-decays λ, and nothing else differs.
+The task of Power et al. (arXiv 2201.02177): a + b mod p, learnt from some of the pairs (a, b). A
+network soon knows those by heart. Whether and when it then gets the other pairs right, all at
+once, was seen to depend on weight decay (Liu et al., arXiv 2210.01117). Here AdamW trains with
+several decays λ, and nothing else differs.
 """
 
 from typing import Annotated
@@ -19,68 +19,68 @@ from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import run_grid
 from experiments.training.addition import addition_run, decayed, modular_addition
 
-KNOWS, GENERALISES = 0.99, 0.95
+KNOWS, GENERALIZES = 0.99, 0.95
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """The keys of `configs/grokking.toml`."""
+    """The settings of `configs/grokking.toml`."""
 
     p: Annotated[int, msgspec.Meta(ge=3, le=10_000), settings.about("the modulus")]
-    share: Annotated[
-        float, msgspec.Meta(gt=0, lt=1), settings.about("of the pairs that are trained on")
+    fraction: Annotated[
+        float, msgspec.Meta(gt=0, lt=1), settings.about("fraction of the pairs that are trained on")
     ]
     embedding: Annotated[settings.Count, settings.about("size of a number's embedding")]
     hidden: Annotated[settings.Count, settings.about("width of the hidden layer")]
     learning_rate: Annotated[settings.Positive, settings.about("α, constant")]
     weight_decay: Annotated[tuple[settings.NonNegative, ...], settings.about("λ of AdamW, times α")]
-    steps: Annotated[settings.Count, settings.about("each with all training pairs")]
-    evaluations: Annotated[settings.Count, settings.about("how often in a run")]
+    steps: Annotated[settings.Count, settings.about("optimizer steps, each on all training pairs")]
+    evaluations: Annotated[settings.Count, settings.about("evaluations in a run")]
     seeds: Annotated[settings.Count, settings.about("runs of every λ, with seeds 0, 1, …")]
 
 
-def run(chosen: Settings, context: Context) -> Report:
+def run(config: Settings, context: Context) -> Report:
     """Trains with every decay."""
-    if chosen.steps % chosen.evaluations:
+    if config.steps % config.evaluations:
         raise settings.SettingsError(
-            f"evaluations = {chosen.evaluations} does not divide {chosen.steps} steps"
+            f"evaluations = {config.evaluations} does not divide {config.steps} steps"
         )
-    settings.check_ascending(weight_decay=chosen.weight_decay)
-    pairs = modular_addition(chosen.p, chosen.share, seed=0)
+    settings.check_ascending(weight_decay=config.weight_decay)
+    pairs = modular_addition(config.p, config.fraction, seed=0)
     for split, name in (pairs.train, "trained on"), (pairs.test, "left"):
         if not len(split.sums):
             raise settings.SettingsError(
-                f"with p = {chosen.p} and share = {chosen.share:g} no pair is {name}"
+                f"with p = {config.p} and fraction = {config.fraction:g} no pair is {name}"
             )
     addition = addition_run(
-        decayed, chosen.p, chosen.embedding, chosen.hidden, chosen.steps, chosen.evaluations
+        decayed, config.p, config.embedding, config.hidden, config.steps, config.evaluations
     )
     grid = sweep.product(
-        learning_rate=[chosen.learning_rate],
-        weight_decay=chosen.weight_decay,
-        seed=range(chosen.seeds),
+        learning_rate=[config.learning_rate],
+        weight_decay=config.weight_decay,
+        seed=range(config.seeds),
     )
     results = run_grid("grokking", addition, grid, pairs, context)
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
-        for decay in chosen.weight_decay
+        for decay in config.weight_decay
     }
-    return _report(by_decay, chosen)
+    return _report(by_decay, config)
 
 
 def first_above(result: sweep.Result, metric: str, threshold: float, every: int) -> float:
-    """The step of the first evaluation at which a metric is at least a threshold, else inf."""
+    """The step of the first evaluation with a metric of at least `threshold`; inf if none."""
     reached = np.flatnonzero(result.metrics[metric] >= threshold)
     return every * (reached[0] + 1) if len(reached) else np.inf
 
 
-def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Report:
-    every = chosen.steps // chosen.evaluations
+def _report(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Report:
+    every = config.steps // config.evaluations
     rows, medians = [], {}
     for decay, runs in by_decay.items():
         knows = [first_above(r, "train_accuracy", KNOWS, every) for r in runs]
-        learns = [first_above(r, "test_accuracy", GENERALISES, every) for r in runs]
+        learns = [first_above(r, "test_accuracy", GENERALIZES, every) for r in runs]
         medians[decay] = _median(learns)
-        per_step = adamw_jax.per_step_from_weight_decay(decay, chosen.learning_rate)
+        per_step = adamw_jax.per_step_from_weight_decay(decay, config.learning_rate)
         rows.append(
             [
                 f"{decay:g}",
@@ -94,21 +94,21 @@ def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Repo
             ]
         )
     table = Table(
-        f"a + b mod {chosen.p}, {100 * chosen.share:g} % of the pairs, {chosen.seeds} seeds",
+        f"a + b mod {config.p}, {100 * config.fraction:g} % of the pairs, {config.seeds} seeds",
         ["λ", "1/(α·λ), steps", f"knows {100 * KNOWS:g} % of its pairs, step",
-         f"{100 * GENERALISES:g} % of the others, step", "range", "runs that do",
+         f"{100 * GENERALIZES:g} % of the others, step", "range", "runs that do",
          "test acc. % at the end", "‖θ‖"],
         rows,
-        f"Medians over the seeds, to {every} steps; never: not within {chosen.steps:,} steps.",
+        f"Medians over the seeds, to {every} steps; never: not within {config.steps:,} steps.",
     )  # fmt: skip
     always = [d for d in by_decay if np.isfinite(medians[d])]
     never = [d for d in by_decay if d not in always]
-    findings = [_listed("At least half of the runs generalise with λ = ", always)] if always else []
+    findings = [_listed("At least half of the runs generalize with λ = ", always)] if always else []
     findings += [_listed("Fewer than half of them do with λ = ", never)] if never else []
     if len(always) > 1:
         first, last = min(always), max(always)
         findings.append(
-            f"From λ = {first:g} to {last:g} the median step of generalising goes from "
+            f"Between λ = {first:g} and {last:g} the median step of generalization goes from "
             f"{_steps(medians[first])} to {_steps(medians[last])}."
         )
     data = [
@@ -116,12 +116,11 @@ def _report(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Repo
          **{k: v[i] for k, v in r.metrics.items()}}
         for d, runs in by_decay.items() for r in runs for i, a in enumerate(r.advance)
     ]  # fmt: skip
-    title = "Grokking: when does the network generalise?"
-    return Report(title, findings, [table], [_figure(by_decay, chosen)], {"results": data})
+    return Report("", findings, [table], [_figure(by_decay, config)], {"results": data})
 
 
 def _median(steps: list[float]) -> float:
-    """The lower one of an even number, so that it is finite where half of the runs get there."""
+    """The lower median, which is finite where exactly half of the runs get there."""
     return sorted(steps)[(len(steps) - 1) // 2]
 
 
@@ -133,10 +132,10 @@ def _listed(start: str, decays: list[float]) -> str:
     return start + ", ".join(f"{decay:g}" for decay in decays) + "."
 
 
-def _figure(by_decay: dict[float, list[sweep.Result]], chosen: Settings) -> Figure:
+def _figure(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Figure:
     columns = min(3, len(by_decay))
     figure, axes = plots.subplots(columns, -(-len(by_decay) // columns), height=2.8)
-    every = chosen.steps // chosen.evaluations
+    every = config.steps // config.evaluations
     for axis in axes.flat[len(by_decay) :]:
         axis.set_visible(False)
     for axis, (decay, runs) in zip(axes.flat, by_decay.items(), strict=False):

@@ -1,16 +1,16 @@
-"""Momentum on a parabola, adaptive steps on a paraboloid.
+"""What does momentum change on y = x², and an adaptive step on z = 10x² + y²?
 
-On y = x² gradient descent slows down as the slope flattens. Momentum steps along the mean
-of the gradients so far, which on the way down are larger than the present one: it comes
-in faster, may run past the minimum, and turns. Is it there earlier for that? Both start
-at the same point with the same learning rate, over a range of rates.
+On y = x² gradient descent slows down as the slope flattens. Momentum steps along the mean of the
+gradients so far, which on the way down are larger than the present one: it comes in faster, may
+run past the minimum, and turns back. Does it arrive earlier for that? Both start at the same
+point, with the same learning rate, over a range of rates.
 
-On z = 10x² + y² the gradient is the vector (20x, 2y). A fixed step must suit the steep x,
-and y trudges; Adam divides each coordinate by the size of its own gradients. Do the two
-then advance together, and is that faster?
+On z = 10x² + y² the gradient is the vector (20x, 2y). A fixed step must suit the steep x, so y
+makes slow progress; Adam divides each coordinate by the size of its own gradients. Do the two
+coordinates then advance together, and is that faster?
 
-Look in the first figure for the overshoot and the turn, and for the rates at which
-momentum settles first; in the second for the bent and the straight way to the minimum.
+The first figure shows the overshoot and the turn, and the rates at which momentum settles first;
+the second shows the bent and the straight path to the minimum.
 """
 
 import functools
@@ -37,11 +37,11 @@ COLORS = {GD: plots.BLUE, MOMENTUM: plots.ORANGE, ADAM: plots.GREEN}
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """Where the descents start, how they step, and when they have arrived."""
+    """The settings of `configs/surfaces.toml`."""
 
     start: Annotated[settings.Positive, settings.about("every coordinate at step 0")]
     tolerance: Annotated[
-        settings.Positive, settings.about("settled once all coordinates stay this near to 0")
+        settings.Positive, settings.about("settled once all coordinates stay this close to 0")
     ]
     steps: Annotated[settings.Count, settings.about("length of every descent")]
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
@@ -64,7 +64,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
 def descend(
     optimizer: optax.GradientTransformation, curvatures: jax.Array, start: float, steps: int
 ) -> jax.Array:
-    """Descends Σ cᵢ xᵢ² from x = start; gives every x, float32[steps + 1, coordinates]."""
+    """Minimizes Σ cᵢ xᵢ² from x = start; returns every x, float32[steps + 1, coordinates]."""
     gradient = jax.grad(lambda x: jnp.sum(curvatures * x**2))
 
     def step(carry: Any, _: None) -> Any:
@@ -79,27 +79,27 @@ def descend(
 
 
 def settled(path: np.ndarray, tolerance: float) -> float:
-    """The step from which all coordinates stay within the tolerance; infinity if none."""
+    """The step from which all coordinates stay within the tolerance; infinity if there is none."""
     outside = np.flatnonzero(~(np.abs(path) <= tolerance).all(axis=1))  # a NaN is outside
     step = outside[-1] + 1 if len(outside) else 0
     return step if step < len(path) else np.inf
 
 
-def run(chosen: Settings, context: Context) -> Report:
+def run(config: Settings, context: Context) -> Report:
     """Descends both surfaces."""
     del context
-    if chosen.compared_at > chosen.steps:
-        raise settings.SettingsError(f"compared_at is past the last of {chosen.steps} steps")
+    if config.compared_at > config.steps:
+        raise settings.SettingsError(f"compared_at is past the last of {config.steps} steps")
     optimizers = {
         GD: gd,
-        MOMENTUM: functools.partial(momentum_gd, b1=chosen.b1),
-        ADAM: functools.partial(adam, b1=chosen.b1, b2=chosen.b2),
+        MOMENTUM: functools.partial(momentum_gd, b1=config.b1),
+        ADAM: functools.partial(adam, b1=config.b1, b2=config.b2),
     }
 
     def paths(name, rates, curvatures):
         def path(rate):
             optimizer = optimizers[name](rate)
-            return descend(optimizer, jnp.array(curvatures), chosen.start, chosen.steps)
+            return descend(optimizer, jnp.array(curvatures), config.start, config.steps)
 
         found = np.asarray(jax.vmap(path)(jnp.array(rates)))
         if not np.isfinite(found).all():
@@ -108,21 +108,21 @@ def run(chosen: Settings, context: Context) -> Report:
             )
         return {(name, rate): path for rate, path in zip(rates, found, strict=True)}
 
-    rates = sorted({*chosen.drawn_rates, *chosen.timed_rates})
+    rates = sorted({*config.drawn_rates, *config.timed_rates})
     parabola = paths(GD, rates, [1.0]) | paths(MOMENTUM, rates, [1.0])
-    times = {way: settled(path, chosen.tolerance) for way, path in parabola.items()}
-    drawn = {(n, r): parabola[n, r] for r in chosen.drawn_rates for n in (GD, MOMENTUM)}
+    times = {way: settled(path, config.tolerance) for way, path in parabola.items()}
+    drawn = {(n, r): parabola[n, r] for r in config.drawn_rates for n in (GD, MOMENTUM)}
     paraboloid = (
-        paths(GD, [chosen.fixed_rate], chosen.curvatures)
-        | paths(MOMENTUM, [chosen.fixed_rate], chosen.curvatures)
-        | paths(ADAM, [chosen.adaptive_rate], chosen.curvatures)
+        paths(GD, [config.fixed_rate], config.curvatures)
+        | paths(MOMENTUM, [config.fixed_rate], config.curvatures)
+        | paths(ADAM, [config.adaptive_rate], config.curvatures)
     )
-    surfaces = {"y = x²": drawn, "z = {:g} x² + {:g} y²".format(*chosen.curvatures): paraboloid}
+    surfaces = {"y = x²": drawn, "z = {:g} x² + {:g} y²".format(*config.curvatures): paraboloid}
     return Report(
-        "What does momentum do on a parabola, and an adaptive step on a paraboloid?",
-        [*_parabola_findings(drawn, times), *_paraboloid_findings(paraboloid, chosen)],
-        [_table(surface, ways, chosen) for surface, ways in surfaces.items()],
-        [_parabola_figure(drawn, times, chosen), _paraboloid_figure(paraboloid, chosen)],
+        "",
+        [*_parabola_findings(drawn, times), *_paraboloid_findings(paraboloid, config)],
+        [_table(surface, ways, config) for surface, ways in surfaces.items()],
+        [_parabola_figure(drawn, times, config), _paraboloid_figure(paraboloid, config)],
         {
             "paths": [
                 {"surface": surface, "optimizer": name, "learning_rate": rate, "step": step}
@@ -139,22 +139,22 @@ def run(chosen: Settings, context: Context) -> Report:
     )
 
 
-def _table(surface: str, ways: Ways, chosen: Settings) -> Table:
-    at = chosen.compared_at
+def _table(surface: str, ways: Ways, config: Settings) -> Table:
+    at = config.compared_at
     rows = [
-        [name, f"{rate:g}", f"{settled(path, chosen.tolerance):g}"]
+        [name, f"{rate:g}", f"{settled(path, config.tolerance):g}"]
         + ([f"{-path.min():.3f}", f"{_turn(path)}"] if path.min() < 0 else ["none", "–"])
         + [f"{x:.4f}" for x in path[at]]
         for (name, rate), path in ways.items()
     ]
     return Table(
-        f"On {surface}, from {chosen.start:g}",
+        f"On {surface}, from {config.start:g}",
         ["Optimizer", "α", "Settled", "Overshoot", "Turn", *(f"{x}, step {at}" for x in "xy")][
             : len(rows[0])
         ],
         rows,
-        f"Settled: the step from which all coordinates stay within {chosen.tolerance:g} of the "
-        f"minimum (inf: not in {chosen.steps} steps). Turn: where one is furthest past it.",
+        f"Settled: the step from which all coordinates stay within {config.tolerance:g} of the "
+        f"minimum (inf: not in {config.steps} steps). Turn: where one is furthest past it.",
     )
 
 
@@ -185,26 +185,26 @@ def _parabola_findings(drawn: Ways, times: dict[Way, float]) -> Iterator[str]:
     )
 
 
-def _paraboloid_findings(ways: Ways, chosen: Settings) -> Iterator[str]:
+def _paraboloid_findings(ways: Ways, config: Settings) -> Iterator[str]:
     for (name, _), path in ways.items():
-        x, y = path[chosen.compared_at]
+        x, y = path[config.compared_at]
         yield (
-            f"On the paraboloid, {chosen.compared_at} steps of {name} bring x from "
-            f"{chosen.start:g} to {x:.2g} and y to {y:.2g}; it "
-            f"{_settling(settled(path, chosen.tolerance))}."
+            f"On the paraboloid, {config.compared_at} steps of {name} bring x from "
+            f"{config.start:g} to {x:.2g} and y to {y:.2g}; it "
+            f"{_settling(settled(path, config.tolerance))}."
         )
     *_, path = ways.values()
     apart = np.abs(np.diff(path)).max()
     yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
         "√v̂ cancels the curvatures, and it moves on a straight line, past the minimum and back."
-        if apart <= chosen.tolerance
+        if apart <= config.tolerance
         else "the curvatures show in its way."
     )
 
 
-def _parabola_figure(drawn: Ways, times: dict[Way, float], chosen: Settings) -> Figure:
-    figure, ((*axes, last),) = plots.subplots(len(chosen.drawn_rates) + 1)
-    for ax, rate in zip(axes, chosen.drawn_rates, strict=True):
+def _parabola_figure(drawn: Ways, times: dict[Way, float], config: Settings) -> Figure:
+    figure, ((*axes, last),) = plots.subplots(len(config.drawn_rates) + 1)
+    for ax, rate in zip(axes, config.drawn_rates, strict=True):
         for name in (GD, MOMENTUM):
             path = drawn[name, rate]
             ax.plot(path, color=COLORS[name], label=name)
@@ -213,11 +213,11 @@ def _parabola_figure(drawn: Ways, times: dict[Way, float], chosen: Settings) -> 
                 ax.plot(turn, path.min(), "o", color=COLORS[name], label=f"turn, step {turn}")
         slowest = max(times[name, rate] for name in (GD, MOMENTUM))
         ax.set(title=f"learning rate {rate:g}", xlabel="step", ylabel="x")
-        ax.set_xlim(0, min(1.3 * slowest, chosen.steps))
+        ax.set_xlim(0, min(1.3 * slowest, config.steps))
         ax.legend()
     for way, time in times.items():
         last.loglog(way[1], time, "o", color=COLORS[way[0]], markersize=5)
-    title = f"until |x| stays within {chosen.tolerance:g}"
+    title = f"until |x| stays within {config.tolerance:g}"
     last.set(title=title, xlabel="learning rate", ylabel="steps")
     return Figure(
         "parabola",
@@ -227,12 +227,12 @@ def _parabola_figure(drawn: Ways, times: dict[Way, float], chosen: Settings) -> 
     )
 
 
-def _paraboloid_figure(ways: Ways, chosen: Settings) -> Figure:
+def _paraboloid_figure(ways: Ways, config: Settings) -> Figure:
     figure, ((contours, progress),) = plots.subplots(2, height=4.4)
     low, high = np.min(list(ways.values())), np.max(list(ways.values()))
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     x, y = np.meshgrid(*[np.linspace(low, high, 200)] * 2)
-    height = chosen.curvatures[0] * x**2 + chosen.curvatures[1] * y**2
+    height = config.curvatures[0] * x**2 + config.curvatures[1] * y**2
     levels = height.max() * np.linspace(0, 1, 12)[1:] ** 2
     contours.contour(x, y, height, levels, colors="0.8", linewidths=0.8)
     contours.set(title="from above, a dot per step", xlabel="x", ylabel="y", aspect="equal")
@@ -243,13 +243,13 @@ def _paraboloid_figure(ways: Ways, chosen: Settings) -> Figure:
             progress.plot(path[:, 0], color=COLORS[name], label=f"x, {name}", lw=4, alpha=0.4)
             progress.plot(path[:, 1], "--", color=COLORS[name], label=f"y, {name}")
     contours.legend()
-    slowest = max(settled(path, chosen.tolerance) for path in ways.values())
+    slowest = max(settled(path, config.tolerance) for path in ways.values())
     progress.set(title="each coordinate", xlabel="step", ylabel="x, y")
-    progress.set_xlim(0, min(slowest, chosen.steps))
+    progress.set_xlim(0, min(slowest, config.steps))
     progress.legend()
     return Figure(
         "paraboloid",
         figure,
-        "Down the paraboloid, on its contours and coordinate by coordinate. Where the broken line "
+        "Down the paraboloid, on its contours and coordinate by coordinate. Where the dashed line "
         "lies on the broad one, x and y advance together.",
     )

@@ -1,9 +1,9 @@
-"""Adam with and without bias correction, on a variational autoencoder.
+"""For which β₁, β₂ and learning rates does Adam's bias correction matter?
 
-Fig. 4 of the Adam paper (arXiv 1412.6980, §6.4), at a size that a CPU affords: the training
-loss over the learning rate α, for two β₁ and three β₂, early and late in the training. The
-paper finds that without the correction large β₂ make the first steps too long, and training
-unstable, and that with it Adam is at least as good everywhere.
+Fig. 4 of the Adam paper (arXiv 1412.6980, §6.4), at a size that a CPU can afford: the training
+loss of a variational autoencoder over the learning rate α, for two β₁ and three β₂, early and
+late in training. The paper finds that without the correction a β₂ near 1 makes the first steps
+too long and training unstable, and that with it Adam is at least as good everywhere.
 """
 
 from typing import Annotated, Literal
@@ -19,12 +19,12 @@ from experiments.harness.sweeps import run_grid
 from experiments.training.autoencoder import OPTIMIZERS, autoencoder_run, grey
 from experiments.training.loop import steps_per_epoch
 
-FAR = 2  # times the least loss, where a training has gone astray
+FAR = 2  # times the least loss: training has failed
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
-    """The keys of `configs/vae.toml`."""
+    """The settings of `configs/vae.toml`."""
 
     data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
     hidden: Annotated[settings.Count, settings.about("width of the hidden layers")]
@@ -37,7 +37,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     batch_size: Annotated[settings.Count, settings.about("images in a step")]
     seeds: Annotated[settings.Count, settings.about("runs of every setting")]
     tolerance: Annotated[
-        settings.Positive, settings.about("nats above the least loss that are still good")
+        settings.Positive, settings.about("nats above the least loss within which a loss is good")
     ]
 
 
@@ -59,47 +59,47 @@ class Losses(msgspec.Struct, frozen=True):
         return float(min(mean.min() for mean in self.means.values()))
 
 
-def run(chosen: Settings, context: Context) -> Report:
-    """Trains with every setting."""
+def run(config: Settings, context: Context) -> Report:
+    """Trains with every combination of β₁, β₂ and α, with the correction and without."""
     axes = "b1", "b2", "learning_rates"
-    settings.check_ascending(**{key: getattr(chosen, key) for key in axes})
-    images = grey(data.load(chosen.data, 0.0, context.data_dir).train.images)
-    steps_per_epoch(len(images), chosen.batch_size)  # refuses too large a batch
-    if chosen.early > chosen.epochs:
-        raise settings.SettingsError(f"early = {chosen.early} is after {chosen.epochs} epochs")
-    variants = sweep.product(optimizer=OPTIMIZERS, b1=chosen.b1, b2=chosen.b2)
-    grid = sweep.product(variants, learning_rate=chosen.learning_rates, seed=range(chosen.seeds))
+    settings.check_ascending(**{key: getattr(config, key) for key in axes})
+    images = grey(data.load(config.data, 0.0, context.data_dir).train.images)
+    steps_per_epoch(len(images), config.batch_size)  # refuses too large a batch
+    if config.early > config.epochs:
+        raise settings.SettingsError(f"early = {config.early} is after {config.epochs} epochs")
+    variants = sweep.product(optimizer=OPTIMIZERS, b1=config.b1, b2=config.b2)
+    grid = sweep.product(variants, learning_rate=config.learning_rates, seed=range(config.seeds))
 
     def run_of(row):
-        sizes = chosen.hidden, chosen.latent, chosen.batch_size, chosen.epochs
+        sizes = config.hidden, config.latent, config.batch_size, config.epochs
         return autoencoder_run(OPTIMIZERS[row["optimizer"]], *sizes)
 
     results = run_grid("vae", run_of, grid, images, context)
-    history = np.stack([r.history("train_loss", chosen.epochs) for r in results])
-    history = history.reshape(len(variants), len(chosen.learning_rates), chosen.seeds, -1)
+    history = np.stack([r.history("train_loss", config.epochs) for r in results])
+    history = history.reshape(len(variants), len(config.learning_rates), config.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)
     names = [tuple(row.values()) for row in variants]
     losses = [
         Losses(epochs, dict(zip(names, means[..., epochs - 1], strict=True)))
-        for epochs in (chosen.early, chosen.epochs)
+        for epochs in (config.early, config.epochs)
     ]
     if not np.isfinite(losses[-1].least()):
         raise settings.SettingsError("every run diverged; the learning rates are too large")
-    return _report(losses, chosen)
+    return _report(losses, config)
 
 
-def _report(losses: list[Losses], chosen: Settings) -> Report:
-    cells = len(chosen.b1) * len(chosen.b2) * len(chosen.learning_rates)
+def _report(losses: list[Losses], config: Settings) -> Report:
+    cells = len(config.b1) * len(config.b2) * len(config.learning_rates)
     far = FAR * losses[-1].least()
-    astray = [
+    failed = [
         f"in {sum(int((mean > far).sum()) for mean in losses[-1].of(name))} of {cells} settings "
         f"{NAMES[name]}"
         for name in OPTIMIZERS
     ]
     findings = [
-        *(_finding(loss, cells, chosen.tolerance) for loss in losses),
+        *(_finding(loss, cells, config.tolerance) for loss in losses),
         f"Training ends at more than {FAR} times the least loss, or at none, "
-        f"{' and '.join(astray)}.",
+        f"{' and '.join(failed)}.",
     ]
     rows = [
         {
@@ -112,15 +112,14 @@ def _report(losses: list[Losses], chosen: Settings) -> Report:
         }
         for loss in losses
         for (name, b1, b2), mean in loss.means.items()
-        for a, m in zip(chosen.learning_rates, mean, strict=True)
+        for a, m in zip(config.learning_rates, mean, strict=True)
     ]
-    title = f"Bias correction in a variational autoencoder on {chosen.data}"
-    tables = [_table(loss, chosen) for loss in losses]
-    return Report(title, findings, tables, [_figure(losses, chosen)], {"losses": rows})
+    tables = [_table(loss, config) for loss in losses]
+    return Report("", findings, tables, [_figure(losses, config)], {"losses": rows})
 
 
-def _table(loss: Losses, chosen: Settings) -> Table:
-    limit = loss.least() + chosen.tolerance
+def _table(loss: Losses, config: Settings) -> Table:
+    limit = loss.least() + config.tolerance
     rows = [
         [
             f"{b1:g}",
@@ -128,26 +127,26 @@ def _table(loss: Losses, chosen: Settings) -> Table:
             *(
                 cell
                 for name in OPTIMIZERS
-                for cell in _row(loss.means[name, b1, b2], chosen, limit)
+                for cell in _row(loss.means[name, b1, b2], config, limit)
             ),
-            f"{_worse(loss, b1, b2)} of {len(chosen.learning_rates)}",
+            f"{_worse(loss, b1, b2)} of {len(config.learning_rates)}",
         ]
-        for b1 in chosen.b1
-        for b2 in chosen.b2
+        for b1 in config.b1
+        for b2 in config.b2
     ]
     columns = [f"{name}: {what}" for name in NAMES.values() for what in ("least", "good α")]
     return Table(
         f"After {loss.epochs} epochs: training loss, nats",
         ["β₁", "β₂", *columns, "corrected worse"],
         rows,
-        f"Least loss over α, and the α whose loss is at most {limit:.1f}, {chosen.tolerance:g} "
-        f"above the least of all. Means of {chosen.seeds} seeds. Last column: how many α give a "
-        "lower loss without the correction, by more than 0.5.",
+        f"Least loss over α, and the α whose loss is at most {limit:.1f}, {config.tolerance:g} "
+        f"above the least of all. Means of {config.seeds} seeds. Last column: at how many α the "
+        "loss is lower without the correction, by more than 0.5.",
     )
 
 
-def _row(mean: np.ndarray, chosen: Settings, limit: float) -> list[str]:
-    good = [a for a, m in zip(chosen.learning_rates, mean, strict=True) if m <= limit]
+def _row(mean: np.ndarray, config: Settings, limit: float) -> list[str]:
+    good = [a for a, m in zip(config.learning_rates, mean, strict=True) if m <= limit]
     between = f"{good[0]:.2g} to {good[-1]:.2g}" if good else "none"
     return [f"{mean.min():.2f}", f"{between} ({len(good)})"]
 
@@ -169,18 +168,18 @@ def _finding(loss: Losses, cells: int, tolerance: float) -> str:
     )
 
 
-def _figure(losses: list[Losses], chosen: Settings) -> Figure:
-    figure, axes = plots.subplots(len(chosen.b1), len(losses), height=3.4)
+def _figure(losses: list[Losses], config: Settings) -> Figure:
+    figure, axes = plots.subplots(len(config.b1), len(losses), height=3.4)
     colors = plots.GREEN, plots.BLUE, plots.VERMILION, plots.PURPLE, plots.ORANGE, plots.SKY
     least = min(loss.least() for loss in losses)
     for row, loss in zip(axes, losses, strict=True):
-        for axis, b1 in zip(row, chosen.b1, strict=True):
-            for i, b2 in enumerate(chosen.b2):
+        for axis, b1 in zip(row, config.b1, strict=True):
+            for i, b2 in enumerate(config.b2):
                 color = colors[i % len(colors)]
                 for name, style in (("adam", "-"), ("uncorrected_adam", "--")):
                     label = f"β₂ = {b2:g}, {NAMES[name]}"
                     mean = np.minimum(loss.means[name, b1, b2], 1e6)
-                    axis.plot(chosen.learning_rates, mean, style, color=color, label=label)
+                    axis.plot(config.learning_rates, mean, style, color=color, label=label)
             axis.set(xscale="log", xlabel="α", ylim=(0.98 * least, 1.1 * FAR * least))
             axis.set_title(f"β₁ = {b1:g}, after {loss.epochs} epochs")
     axes[0, 0].set_ylabel("training loss, nats")

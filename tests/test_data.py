@@ -72,7 +72,7 @@ def test_without_validation_the_split_is_empty():
 
 @pytest.mark.parametrize("share", [0.0001, 0.9999])
 def test_a_share_that_leaves_nothing_is_refused(share):
-    with pytest.raises(data.DataError, match="leaves nothing"):
+    with pytest.raises(data.DataError, match="leaves a split empty"):
         data.load("digits", share)
 
 

@@ -79,7 +79,7 @@ def test_a_lane_does_not_depend_on_its_place(grid):
     chex.assert_trees_all_equal(lanes(*lane(grid, order)), lane(lanes(*grid), order))
 
 
-@pytest.mark.parametrize("i", [0, 3, WIDTH - 1])
+@pytest.mark.parametrize("i", [0, WIDTH - 1])
 def test_a_lane_equals_the_run_that_fills_all_lanes(grid, i):
     alone = lanes(*lane(grid, np.full(WIDTH, i)))
     for j in range(WIDTH):
@@ -135,10 +135,18 @@ def through_numpy(tree, folder):
     return jax.tree.unflatten(structure, loaded)
 
 
-@pytest.mark.parametrize("store", [through_numpy, through_flax, through_orbax])
-@pytest.mark.parametrize("tx", SAVED.values(), ids=SAVED)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=jnp.dtype)
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tx, store, dtype, tmp_path):
+STORES = [through_numpy, through_flax, through_orbax]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "store"),
+    [
+        *((name, jnp.float32, through_numpy) for name in SAVED),
+        *(("beside foreign parts", jnp.bfloat16, store) for store in STORES),
+    ],
+)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, dtype, store, tmp_path):
+    tx = SAVED[name]
     key = jax.random.key(0)
     keys, params = jax.random.split(key, 20), start(key, dtype)
     stopped = advance(tx, params, tx.init(params), keys[:10])

@@ -108,7 +108,7 @@ def test_the_sweeping_experiments_run(name, tmp_path):
     [
         ("study", ["--batch-size", "5000"], "batch_size = 5000 is more than the 1078 training"),
         ("study", ["--evaluations", "7"], "evaluations = 7 does not divide 100 epochs"),
-        ("landscape", ["--data", "digits"], "5000 training images are asked for"),
+        ("landscape", ["--data", "digits"], "images = 5000 is more than the 1438 training images"),
         ("vae", ["--early", "200"], "early = 200 is after 100 epochs"),
         (
             "vae",
@@ -118,8 +118,16 @@ def test_the_sweeping_experiments_run(name, tmp_path):
         ("vae", ["--b1", "0.9", "0.9"], "the values of b1 must increase; got 0.9 0.9"),
         ("grokking", ["--steps", "10"], "evaluations = 200 does not divide 10 steps"),
         ("grokking", ["--weight-decay", "1", "0"], "the values of weight_decay must increase"),
-        ("grokking", ["--p", "3", "--share", "0.01"], "share = 0.01 no pair is trained on"),
-        ("grokking", ["--p", "3", "--share", "0.99"], "share = 0.99 no pair is left"),
+        (
+            "grokking",
+            ["--p", "3", "--fraction", "0.01"],
+            "fraction = 0.01 no pair is trained on",
+        ),
+        (
+            "grokking",
+            ["--p", "3", "--fraction", "0.99"],
+            "fraction = 0.99 no pair is left",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(name, options, message, tmp_path, capsys):

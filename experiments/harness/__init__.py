@@ -1,1 +1,1 @@
-"""What every experiment stands on: settings, data, sweeps, statistics, plots and the report."""
+"""What all experiments share: settings, data, sweeps, statistics, plots and the report."""

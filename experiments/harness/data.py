@@ -38,7 +38,7 @@ FASHION_MNIST = {
 
 
 class DataError(RuntimeError):
-    """Data that is missing or damaged; the message says which file and how to mend it."""
+    """Data is missing or damaged; the message says which file, and what to do."""
 
 
 class Split(NamedTuple):
@@ -67,12 +67,12 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
     Args:
       name: "digits" (1,797 images 8×8, a fifth of them for the test) or "fashion-mnist"
         (60,000 + 10,000 images 28×28).
-      validation: share of the training images held out, in [0, 1).
-      directory: where the Fashion-MNIST files are; else the variable ADAMW_JAX_DATA
-        says, else they are downloaded into the user's cache.
+      validation: fraction of the training images that are held out, in [0, 1).
+      directory: of the Fashion-MNIST files, see `fashion_mnist`.
 
     Raises:
-      DataError: a file is missing or damaged and cannot be had.
+      DataError: a file is missing or damaged and cannot be downloaded, or `validation` leaves no
+        images.
     """
     if name == "digits":
         train_x, train_y, test_x, test_y = _digits()
@@ -81,14 +81,16 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
     mean, deviation = train_x.mean(dtype=np.float64), train_x.std(dtype=np.float64)
     held_out = round(validation * len(train_x))
     if (held_out == 0 and validation > 0) or held_out == len(train_x):
-        raise DataError(f"a share of {validation} of {len(train_x)} images leaves nothing")
+        raise DataError(
+            f"validation = {validation} of {len(train_x)} training images leaves a split empty"
+        )
 
     def split(images, labels):
         flat = images.reshape(len(images), math.prod(images.shape[1:]))
         standardized = ((flat - mean) / deviation).astype(np.float32)
         return Split(jnp.asarray(standardized), jnp.asarray(labels, jnp.int32))
 
-    # The same images are held out in every run, so that runs differ in nothing else.
+    # Every run holds out the same images, so that they are no difference between runs.
     order = np.random.default_rng(0).permutation(len(train_x))
     held, kept = order[:held_out], np.sort(order[held_out:])
     return Data(
@@ -99,19 +101,21 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
 
 
 def reduced(data: Data, images: int, noise: float) -> Data:
-    """Fewer training images, and wrong labels for some; validation and test stay as they are.
+    """Keeps some of the training images and gives some of those wrong labels.
+
+    Validation and test images stay as they are.
 
     Args:
       data: a data set.
       images: how many training images are kept, the same ones in every call; 0 for all.
-      noise: share of them in [0, 1] that get one of the other nine labels, at random.
+      noise: fraction of them, in [0, 1], that get one of the other nine labels at random.
 
     Raises:
-      DataError: there are not as many images.
+      DataError: `images` is more than the data set has.
     """
     there = len(data.train.labels)
     if images > there:
-        raise DataError(f"{images} training images are asked for, and there are {there}")
+        raise DataError(f"images = {images} is more than the {there} training images")
     draw = np.random.default_rng(1)
     # A smaller selection is part of a larger one.
     kept = np.sort(draw.permutation(there)[: images or there])
@@ -136,17 +140,17 @@ def fashion_mnist(
     """Reads Fashion-MNIST: training images and labels, test images and labels.
 
     Args:
-      directory: holds the four files, itself or in a folder `fashion-mnist`; by default
-        what the variable ADAMW_JAX_DATA says.
-      cache: where files are downloaded to when there is no directory; by default the
-        user's cache. A file gets its name there only once it is complete and right.
-      url: where from; the files' names are put behind it.
+      directory: contains the four files, directly or in a folder `fashion-mnist`; by default the
+        one that the environment variable ADAMW_JAX_DATA names.
+      cache: the directory that the files are downloaded to if there is no `directory`; by default
+        in the user's cache. A file gets its name there only once its checksum is right.
+      url: of the files, without their names.
 
     Returns:
       uint8 arrays [60000, 28, 28], [60000], [10000, 28, 28] and [10000].
 
     Raises:
-      DataError: a file is missing or damaged and cannot be had.
+      DataError: a file is missing or damaged and cannot be downloaded.
     """
     given = directory or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if given:
@@ -161,8 +165,8 @@ def _checked(directory: Path, name: str) -> Path:
     inside = directory / "fashion-mnist"
     path = (inside if inside.is_dir() else directory) / name
     mend = (
-        f"Get it from {FASHION_MNIST_URL}{name}, or name no data directory "
-        f"(--data-dir, {VARIABLE}) to have it downloaded"
+        f"Get it from {FASHION_MNIST_URL}{name}, or give no data directory "
+        f"(--data-dir, {VARIABLE}), and it is downloaded"
     )
     size, digest = FASHION_MNIST[name]
     try:
@@ -187,14 +191,14 @@ def _downloaded(cache: Path, url: str) -> list[Path]:
         # pooch raises ValueError for a wrong checksum.
         raise DataError(
             f"cannot download Fashion-MNIST from {url} into {cache}: {error}. Try again, or put "
-            f"the files {', '.join(FASHION_MNIST)} into a directory and name it with "
+            f"the files {', '.join(FASHION_MNIST)} into a directory and give it as "
             f"--data-dir or {VARIABLE}"
         ) from error
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    # IDX: a magic number whose last byte counts the dimensions, the dimensions as
-    # big-endian integers, then the values; here unsigned bytes.
+    # IDX: a magic number whose last byte is the number of dimensions, then the dimensions as
+    # big-endian integers, then the values, which here are unsigned bytes.
     content = gzip.decompress(path.read_bytes())
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)

@@ -1,4 +1,4 @@
-"""One look for all plots."""
+"""One style for all plots."""
 
 import math
 from collections.abc import Callable
@@ -32,16 +32,16 @@ style.use(STYLE)
 
 
 def subplots(columns: int, rows: int = 1, height: float = 3.6) -> tuple[Figure, Any]:
-    """A figure ten inches wide and its axes, as an array [rows, columns]."""
-    # Figure, not pyplot: no window, no global list of figures, nothing to close.
+    """A figure ten inches wide, and its axes as an array [rows, columns]."""
+    # Figure instead of pyplot: no window, no global list of figures, nothing to close.
     figure = Figure(figsize=(10, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def log_y(axis: Any) -> None:
-    """A logarithmic y axis with plain numbers; to be called once all is drawn."""
+    """Makes the y axis logarithmic, with plain numbers; to be called after all drawing."""
     if axis.dataLim.minposy == math.inf:
-        return  # nothing positive is drawn: every run diverged
+        return  # nothing drawn is positive: every run diverged
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     coarse, medium, fine = (1,), (1, 2, 3, 6), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
@@ -52,7 +52,10 @@ def log_y(axis: Any) -> None:
 
 
 def inverse(steps_per_epoch: int) -> Callable[[Any], np.ndarray]:
-    """For a second axis: from the decay per step to its timescale in epochs, and back."""
+    """The function, its own inverse, from a decay per step to its timescale in epochs.
+
+    For Matplotlib's secondary axes.
+    """
 
     def function(x):
         with np.errstate(divide="ignore"):  # Matplotlib also asks for zero

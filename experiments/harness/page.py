@@ -1,0 +1,92 @@
+"""The files of a report: data, tables, figures, and an HTML page that needs nothing else."""
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from experiments.harness.report import Report, markdown
+
+PAGE = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write(report: Report, output: Path, facts: Mapping[str, str], question: str) -> Path:
+    """Writes all files of a report into a directory.
+
+    Args:
+      report: the result of an experiment.
+      output: the directory, which exists.
+      facts: where and how the numbers were computed, by name.
+      question: paragraphs; the first is what the experiment asks, in one line.
+
+    Returns:
+      The path of the HTML page.
+
+    Raises:
+      OSError: a file cannot be written, naming it; an older file of its name is left whole.
+    """
+    for name, rows in report.data.items():
+        write_whole(output / f"{name}.csv", _csv(rows).encode())
+    tables = "\n\n".join(map(markdown, report.tables))
+    write_whole(output / "tables.md", (tables + "\n").encode())
+    images = []
+    for name, figure, caption in report.figures:
+        vector = _rendered(figure, "svg")
+        write_whole(output / f"{name}.svg", vector)
+        write_whole(output / f"{name}.png", _rendered(figure, "png"))
+        source = f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
+        images.append({"source": source, "caption": caption})
+    asked, *paragraphs = question.strip().split("\n\n")
+    page = PAGE.get_template("report.html.j2").render(
+        title=report.title or asked,
+        paragraphs=[asked, *paragraphs] if report.title else paragraphs,
+        report=report,
+        images=images,
+        facts=facts,
+        data=[f"{name}.csv" for name in report.data],
+    )
+    path = output / "report.html"
+    write_whole(path, page.encode(errors="replace"))  # a path may hold bytes that are not UTF-8
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and moves it there, so that it never stands there in part.
+
+    Raises:
+      OSError: naming the file.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:  # which does not always know the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(buffer, format=kind, metadata=metadata, dpi=160)
+    return buffer.getvalue()
