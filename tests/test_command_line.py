@@ -29,6 +29,7 @@ def start(*arguments, stdout=subprocess.PIPE, **environment):
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
         text=True,
+        errors="replace",
     )
 
 
