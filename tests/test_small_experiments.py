@@ -1,6 +1,7 @@
 """The four small experiments: that they run, and that what they show is so."""
 
 import csv
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from adamw_jax import adam, chain, gd, momentum_gd
+from adamw_jax import adam, adam_l2, adamw, chain, gd, momentum_gd
 from experiments import batches, bias_correction, decay, surfaces
 from experiments.command_line import main, module_of
 from experiments.harness import settings
@@ -256,21 +257,21 @@ def test_adamw_shrinks_all_alike_and_adam_l2_by_the_inverse_of_the_scale(context
         np.testing.assert_allclose(rate["Adam+L2", scale], nominal / scale, rtol=0.03)
 
 
-def test_where_the_decay_outweighs_the_gradient_l2_shrinks_at_full_steps_whatever_it_is(context):
-    rates = []
-    for weight_decay in (0.01, 0.1):
-        chosen = choose(
-            "decay", pairs=20, steps=100, weight_decay=weight_decay, sweep_scales=[1e-4, 3.0]
-        )
-        rows = decay.run(chosen, context).data["sweep"]
-        rates.append({(r["optimizer"], r["scale"]): r["rate"] for r in rows})
-    weak, strong = rates
+def test_where_the_decay_outweighs_the_gradient_l2_shrinks_at_full_steps_whatever_it_is():
+    def rates(optimizer):
+        path = functools.partial(decay.mean_path, optimizer, start=1.0, pairs=20, steps=200)
+        scales = jnp.array([1e-4, 3.0])
+        paths = jax.jit(jax.vmap(lambda scale: path(scale, key=jax.random.key(0))))(scales)
+        return decay.shrink_rate(paths[:, -1], 200)
+
+    small, large = (np.array([rates(adam_l2(1e-3, l2=x)), rates(adamw(1e-3, weight_decay=x))])
+                    for x in (0.01, 0.1))  # fmt: skip
     full_step = 0.001  # α/θ
-    for r in rates:
-        assert 0.9 * full_step < r["Adam+L2", 1e-4] < 1.2 * full_step
-    np.testing.assert_allclose(strong["Adam+L2", 1e-4], weak["Adam+L2", 1e-4], rtol=0.01)
-    np.testing.assert_allclose(strong["Adam+L2", 3.0], 10 * weak["Adam+L2", 3.0], rtol=0.02)
-    np.testing.assert_allclose(strong["AdamW", 1e-4], 10 * weak["AdamW", 1e-4], rtol=0.01)
+    for l2 in small[0, 0], large[0, 0]:
+        assert 0.9 * full_step < l2 < 1.2 * full_step
+    np.testing.assert_allclose(large[0, 0], small[0, 0], rtol=0.01)
+    np.testing.assert_allclose(large[0, 1], 10 * small[0, 1], rtol=0.02)
+    np.testing.assert_allclose(large[1], 10 * small[1], rtol=0.01)
 
 
 def test_shrink_rate_undoes_the_shrinking():
