@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from adamw_jax import __version__
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -31,3 +33,8 @@ def test_links_lead_to_files():
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "experiments/README.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert "://" in target or (document.parent / target).exists(), target
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {__version__}" in citation
