@@ -57,8 +57,13 @@ def chosen(table):
     return {(row["family"], row["metric"]): row["decay"] for row in rows}
 
 
+def compare(table, talk=(0.01,)):
+    scores = choices.scores(table)
+    return verdicts.compare(choices.cross_fit(scores), choices.rivals(scores, talk))
+
+
 def effects(*trials, talk=(0.01,)):
-    compared = verdicts.compare(choices.scores(pl.concat(trials)), talk)
+    compared = compare(pl.concat(trials), talk)
     return {
         key: rows["effect"].mean()
         for key, rows in compared.group_by("claim", "where", "metric", maintain_order=True)
@@ -141,7 +146,7 @@ def test_overfitting_and_schedule_are_compared_with_their_like():
 
 
 def test_intervals_are_as_wide_as_all_comparisons_together_need():
-    compared = verdicts.compare(choices.scores(trial()), (0.01,))
+    compared = compare(trial())
     judgements = verdicts.judge(compared, MATTERS)
     assert len(judgements) == 6  # three claims, two metrics
     effect = compared.filter(

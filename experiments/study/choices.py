@@ -1,8 +1,11 @@
 """What the runs score, which decay the validation images choose, and how it does on the test's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
+
+from experiments.training.arms import ADAMW
 
 ACCURACY, LOSS = METRICS = ("accuracy", "loss")
 # From a measurement to a score, of which more is better: percent, and the loss negated.
@@ -65,3 +68,28 @@ def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
     keys = [*FAMILY, "decay", "half"]
     kept = halves.join(pl.concat(chosen), on=keys, how="semi", maintain_order="left")
     return kept.sort("seed", maintain_order=True)
+
+
+def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
+    """The rows of the λ chosen from all others than one that the talk may have meant.
+
+    Args:
+      scores: as `scores` gives them.
+      talk: values of AdamW's λ.
+
+    Returns:
+      The cross-fitted rows with two more columns: `against`, the talk's λ, and `base`, its test
+      score with the same seed.
+    """
+    found = []
+    for trial in scores.filter(pl.col("family") == ADAMW).partition_by(
+        "trial", maintain_order=True
+    ):
+        for decay in trial["decay"].unique(maintain_order=True):
+            if np.isclose(decay, talk).any():
+                base = trial.filter(pl.col("decay") == decay)
+                base = base.select("metric", "seed", against="decay", base="test")
+                ours = cross_fit(trial.filter(pl.col("decay") != decay))
+                found.append(ours.join(base, on=["metric", "seed"], maintain_order="left"))
+    nothing = cross_fit(scores.clear()).with_columns(against=pl.lit(0.0), base=pl.lit(0.0))
+    return pl.concat([nothing, *found])

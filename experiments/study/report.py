@@ -30,7 +30,9 @@ def summarize(
     """
     scores = choices.scores(table)
     chosen = choices.choose(scores)
-    judgements = verdicts.judge(verdicts.compare(scores, talk), matters)
+    fitted = choices.cross_fit(scores)
+    effects = verdicts.compare(fitted, choices.rivals(scores, talk))
+    judgements = verdicts.judge(effects, matters)
     overfitting = _overfitting(table)
     findings = [
         *_overfits(overfitting),
@@ -49,7 +51,7 @@ def summarize(
     shown = [
         tables.glance(judgements),
         tables.effects(judgements, matters),
-        tables.chosen_decays(scores, chosen),
+        tables.chosen_decays(scores, chosen, fitted),
         tables.trials(table, overfitting),
     ]
     return Report(title, findings, shown, figures, {"results": _last(table)})

@@ -57,18 +57,16 @@ def effects(judgements: Sequence[Judgement], matters: Mapping[str, float]) -> Ta
     )
 
 
-def chosen_decays(scores: pl.DataFrame, chosen: pl.DataFrame) -> Table:
+def chosen_decays(scores: pl.DataFrame, chosen: pl.DataFrame, fitted: pl.DataFrame) -> Table:
     """Each family's chosen decays, and how the cross-fitted ones do on the test images."""
-    fitted = (
-        choices.cross_fit(scores)
-        .group_by(choices.FAMILY)
-        .agg(mean=pl.col("test").mean(), sd=pl.col("test").std())
+    tested = fitted.group_by(choices.FAMILY).agg(
+        mean=pl.col("test").mean(), sd=pl.col("test").std()
     )
     described = scores.unique([*choices.FAMILY, "decay"], maintain_order=True)
     found = described.join(chosen, on=[*choices.FAMILY, "decay"], maintain_order="left")
     by_place = {
         (row["trial"], row["family"], row["metric"]): row
-        for row in found.join(fitted, on=choices.FAMILY, maintain_order="left").to_dicts()
+        for row in found.join(tested, on=choices.FAMILY, maintain_order="left").to_dicts()
     }
     rows: list[list[str]] = []
     for trial, family in dict.fromkeys((trial, family) for trial, family, _ in by_place):

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 
 from experiments.harness.statistics import Difference
-from experiments.study import choices
 from experiments.training.arms import ADAM, ADAMW, L2
 
 OVER_ADAM, OVER_L2, OVERFITTING, DECAY, SCHEDULE = (
@@ -40,32 +39,31 @@ class Judgement(NamedTuple):
     verdict: str
 
 
-def compare(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
+def compare(fitted: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
     """Every comparison that the trials allow, claim by claim.
 
     Args:
-      scores: as `choices.scores` gives them.
-      talk: values of λ, times α, that the talk may have meant.
+      fitted: as `choices.cross_fit` gives them.
+      rivals: as `choices.rivals` gives them.
 
     Returns:
       The columns `claim`, `where`, `metric`, `seed` and `effect`, which a claim predicts to be
       positive.
     """
-    fitted = choices.cross_fit(scores)
     leads = _lead(fitted, ADAM)
-    trials = scores.select("trial", "task", "schedule", "network", "images", "noise")
+    trials = fitted.select("trial", "task", "schedule", "network", "images", "noise")
     trials = trials.unique(maintain_order=True).to_dicts()
     effects = {
         OVER_ADAM: [leads],
         OVER_L2: [_lead(fitted, L2)],
         OVERFITTING: _more_overfitting(leads, trials),
-        DECAY: _other_decays(scores, trials, talk),
+        DECAY: _other_decays(rivals),
         SCHEDULE: _with_schedule(leads, trials),
     }
     return pl.concat(
-        each.select(pl.lit(claim).alias("claim"), "where", "metric", "seed", "effect")
-        for claim, all_of_it in effects.items()
-        for each in all_of_it
+        rows.select(pl.lit(claim).alias("claim"), "where", "metric", "seed", "effect")
+        for claim, parts in effects.items()
+        for rows in parts
     )
 
 
@@ -151,21 +149,12 @@ def _with_schedule(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataF
     ]
 
 
-def _other_decays(
-    scores: pl.DataFrame, trials: Sequence[dict], talk: Sequence[float]
-) -> list[pl.DataFrame]:
-    """The λ chosen from all others against each that the talk may have meant, in its setting."""
-    effects = []
-    on = ["metric", "seed"]
-    for trial in trials:
-        asked = trial["schedule"] == "constant" and not trial["noise"]
-        runs = scores.filter(pl.col("trial") == trial["trial"], pl.col("family") == ADAMW)
-        decays = runs["decay"].unique(maintain_order=True).to_list()
-        for decay in decays if asked and len(decays) > 1 else ():
-            if np.isclose(decay, talk).any():
-                ours = choices.cross_fit(runs.filter(pl.col("decay") != decay))
-                base = runs.filter(pl.col("decay") == decay)
-                pair = (rows.select(*on, effect="test") for rows in (ours, base))
-                where = pl.lit(f"{trial['trial']}, against λ = {decay:g}")
-                effects.append(_minus(*pair, on=on).with_columns(where=where))
-    return effects
+def _other_decays(rivals: pl.DataFrame) -> list[pl.DataFrame]:
+    """Another λ against the talk's, in the talk's setting."""
+    asked = rivals.filter(pl.col("schedule") == "constant", pl.col("noise") == 0)
+    return [
+        rows.with_columns(
+            where=pl.lit(f"{trial}, against λ = {decay:g}"), effect=pl.col("test") - pl.col("base")
+        )
+        for (trial, decay), rows in asked.group_by("trial", "against", maintain_order=True)
+    ]
