@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from msgspec import Meta
 
 from adamw_jax import gd
 from experiments.harness import plots, settings
@@ -42,10 +41,10 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.Count, settings.about("training images, a multiple of every batch size")
     ]
     batch_sizes: Annotated[
-        tuple[settings.Count, ...], Meta(min_length=1, description="images in a step")
+        tuple[settings.Count, ...], settings.SOME, settings.about("images in a step")
     ]
     learning_rates: Annotated[
-        tuple[settings.Positive, ...], Meta(min_length=1, description="values of α to choose from")
+        tuple[settings.Positive, ...], settings.SOME, settings.about("values of α to choose from")
     ]
     passes: Annotated[settings.Count, settings.about("how often every image is seen")]
     hidden: Annotated[

@@ -36,7 +36,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     coordinates: Annotated[int, Meta(ge=2, le=10**8, description="independent coordinates")]
     steps: Annotated[settings.Count, settings.about("steps taken")]
     table_steps: Annotated[
-        tuple[settings.Count, ...], Meta(min_length=1, description="steps shown in the tables")
+        tuple[settings.Count, ...], settings.SOME, settings.about("steps shown in the tables")
     ]
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
     b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -82,25 +83,38 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(name: str, *arguments: str) -> None:
+    """Runs an experiment and writes its report."""
     if name not in EXPERIMENTS:
         raise settings.SettingsError(
             f"no experiment is called {settings.shown(name)}{settings.nearest(name, EXPERIMENTS)}"
         )
     module = module_of(name)
-    question = (module.__doc__ or "").strip()
+    config, options = _read(name, module, arguments)
+    devices.start(options.platform)
+    output = options.output or Path("outputs") / (options.config or Path(name)).stem
+    output.mkdir(parents=True, exist_ok=True)  # if it cannot be made, say so now
+    facts = {
+        **report.facts("python -m experiments " + shlex.join([name, *arguments])),
+        "Settings": ", ".join(f"{k} = {v}" for k, v in msgspec.structs.asdict(config).items()),
+    }
+    console = Console(highlight=False)
+    console.print(f"{name} on {facts['Device']}", markup=False)
+    started = time.perf_counter()
+    result = module.run(config, Context(console, output, options.data_dir, options.fresh))
+    path = page.write(result, output, facts, module.__doc__ or "").resolve()
+    with interrupts.keeping(lambda: f"the report is complete: {path}"):
+        report.show(result, console)
+        seconds = f"{time.perf_counter() - started:.0f}"
+        console.print(f"\n{seconds} s. Report: {path}", markup=False, soft_wrap=True)
+
+
+def _read(
+    name: str, module: ModuleType, arguments: Sequence[str]
+) -> tuple[settings.Settings, argparse.Namespace]:
+    """The settings, from the config files and the command line, and the common options."""
     default = settings.CONFIGS / f"{name}.toml"
     defaults = settings.read(default)
-    parser = _Parser(
-        prog=f"python -m experiments {name}",
-        description=question,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", type=Path, help=f"TOML file, over {default.name}")
-    parser.add_argument("--output", type=Path, help="directory of results [outputs/<config>]")
-    parser.add_argument("--platform", choices=["cpu", "gpu", "tpu"], help="[what JAX finds]")
-    parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
-    parser.add_argument("--fresh", action="store_true", help="do finished runs again")
+    parser = _parser(name, module)
     common = vars(parser.parse_args([]))
     settings.add_options(parser, module.Settings, defaults)
     options, unknown = parser.parse_known_args(arguments)
@@ -113,24 +127,25 @@ def _run(name: str, *arguments: str) -> None:
     sources = {str(default): (defaults, False)}
     if options.config:
         sources[str(options.config)] = (settings.read(options.config), False)
-    config = settings.build(module.Settings, {**sources, "command line": (given, True)})
+    return settings.build(module.Settings, {**sources, "command line": (given, True)}), options
 
-    devices.start(options.platform)
-    output = options.output or Path("outputs") / (options.config or default).stem
-    output.mkdir(parents=True, exist_ok=True)  # if it cannot be made, say so now
-    about = {
-        **report.facts("python -m experiments " + shlex.join([name, *arguments])),
-        "Settings": ", ".join(f"{k} = {v}" for k, v in msgspec.structs.asdict(config).items()),
-    }
-    console = Console(highlight=False)
-    console.print(f"{name} on {about['Device']}", markup=False)
-    started = time.perf_counter()
-    result = module.run(config, Context(console, output, options.data_dir, options.fresh))
-    path = page.write(result, output, about, question).resolve()
-    with interrupts.keeping(lambda: f"the report is complete: {path}"):
-        report.show(result, console)
-        seconds = f"{time.perf_counter() - started:.0f}"
-        console.print(f"\n{seconds} s. Report: {path}", markup=False, soft_wrap=True)
+
+def _parser(name: str, module: ModuleType) -> _Parser:
+    """A parser of the options that all experiments have."""
+    parser = _Parser(
+        prog=f"python -m experiments {name}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, help=f"TOML file that overrides {name}.toml")
+    parser.add_argument("--output", type=Path, help="directory of results [outputs/<config>]")
+    parser.add_argument(
+        "--platform", choices=["cpu", "gpu", "tpu"], help="where it runs [what JAX finds]"
+    )
+    parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
+    parser.add_argument("--fresh", action="store_true", help="do finished runs again")
+    return parser
 
 
 def _overview() -> str:

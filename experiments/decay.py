@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from msgspec import Meta
 
 from adamw_jax import adam_l2, adamw
 from experiments.harness import plots, settings
@@ -42,7 +41,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     steps: Annotated[settings.Count, settings.about("steps of the two groups")]
     recorded_every: Annotated[settings.Count, settings.about("steps between two recorded points")]
     sweep_scales: Annotated[
-        tuple[settings.Positive, ...], Meta(min_length=1, description="σ over a range")
+        tuple[settings.Positive, ...], settings.SOME, settings.about("σ over a range")
     ]
     sweep_steps: Annotated[settings.Count, settings.about("steps for each of sweep_scales")]
     learning_rate: Annotated[settings.Positive, settings.about("α")]

@@ -32,7 +32,9 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     embedding: Annotated[settings.Count, settings.about("size of a number's embedding")]
     hidden: Annotated[settings.Count, settings.about("width of the hidden layer")]
     learning_rate: Annotated[settings.Positive, settings.about("α, constant")]
-    weight_decay: Annotated[tuple[settings.NonNegative, ...], settings.about("λ of AdamW, times α")]
+    weight_decay: Annotated[
+        tuple[settings.NonNegative, ...], settings.SOME, settings.about("λ of AdamW, times α")
+    ]
     steps: Annotated[settings.Count, settings.about("optimizer steps, each on all training pairs")]
     evaluations: Annotated[settings.Count, settings.about("evaluations in a run")]
     seeds: Annotated[settings.Count, settings.about("runs of every λ, with seeds 0, 1, …")]

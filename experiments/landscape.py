@@ -32,7 +32,7 @@ from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
 
-Values = tuple[settings.Positive, ...]
+Values = Annotated[tuple[settings.Positive, ...], settings.SOME]
 FEW = 5  # good cells, for a correlation
 BRIGHT = 2  # times the least error, where colours end
 

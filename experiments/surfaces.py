@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from msgspec import Meta
 
 from adamw_jax import adam, gd, momentum_gd
 from experiments.harness import plots, settings
@@ -47,7 +46,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     b1: Annotated[settings.DecayRate, settings.about("decay rate of the momentum")]
     b2: Annotated[settings.DecayRate, settings.about("decay rate of the second moment")]
     drawn_rates: Annotated[
-        tuple[Rate, ...], Meta(min_length=1, description="learning rates on y = x², drawn")
+        tuple[Rate, ...], settings.SOME, settings.about("learning rates on y = x², drawn")
     ]
     timed_rates: Annotated[
         tuple[Rate, ...], settings.about("more learning rates on y = x², settling time only")

@@ -29,9 +29,11 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
     hidden: Annotated[settings.Count, settings.about("width of the hidden layers")]
     latent: Annotated[settings.Count, settings.about("size of the code")]
-    b1: Annotated[tuple[settings.DecayRate, ...], settings.about("β₁")]
-    b2: Annotated[tuple[settings.DecayRate, ...], settings.about("β₂")]
-    learning_rates: Annotated[tuple[settings.Positive, ...], settings.about("α, constant")]
+    b1: Annotated[tuple[settings.DecayRate, ...], settings.SOME, settings.about("β₁")]
+    b2: Annotated[tuple[settings.DecayRate, ...], settings.SOME, settings.about("β₂")]
+    learning_rates: Annotated[
+        tuple[settings.Positive, ...], settings.SOME, settings.about("α, constant")
+    ]
     early: Annotated[settings.Count, settings.about("epochs after which the loss is shown first")]
     epochs: Annotated[settings.Count, settings.about("passes over the training images")]
     batch_size: Annotated[settings.Count, settings.about("images in a step")]

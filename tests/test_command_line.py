@@ -186,6 +186,8 @@ def test_bad_options_are_refused_in_words(options, message, tmp_path, capsys):
         ("hidden = " + "[" * 3000 + "]" * 3000, "brackets are nested too deeply"),
         ("seeds = " + "1" * 5000, "Exceeds the limit"),
         ("seeds = 0x" + "f" * 5000, "seeds = an integer of thousands of digits: "),
+        ("adamw = [[]]", "adamw = []: Expected `float`, got `array`"),
+        ("epochs = []", "epochs = []: Expected `int`, got `array`"),
         ("seeds = 4294967296", "seeds = 4294967296: Expected `int` <= 2147483647"),
     ],
 )

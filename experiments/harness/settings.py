@@ -27,6 +27,7 @@ Positive = Annotated[float, msgspec.Meta(ge=float(_FLOAT32.tiny), le=float(_FLOA
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=float(_FLOAT32.max))]
 # Of a moving average; the largest is the float32 below 1.
 DecayRate = Annotated[float, msgspec.Meta(ge=0, le=1 - float(_FLOAT32.epsneg))]
+SOME = msgspec.Meta(min_length=1)  # of a tuple that must not be empty
 
 
 def about(text: str) -> msgspec.Meta:
@@ -110,7 +111,7 @@ def check_ascending(**axes: Sequence[float]) -> None:
 def shown(value: Any) -> str:
     """A value for messages, short whatever it is."""
     try:
-        text = " ".join(map(str, value)) if isinstance(value, list) else repr(value)
+        text = " ".join(map(str, value)) if value and isinstance(value, list) else repr(value)
     except ValueError:  # Python writes no integers of more than 4,300 digits
         return "an integer of thousands of digits"
     return text if len(text) <= 200 else f"{text[:80]} … {text[-40:]}"
