@@ -174,5 +174,5 @@ def _add_cautious(weight_decay):
 
 
 def _shrink(decay_per_step):
-    # Each share by itself is at most 1, so that not even rounding passes zero.
+    # Each factor by itself is at most 1, so that not even rounding passes zero.
     return lambda u, p: u / (1 + decay_per_step) - p * (decay_per_step / (1 + decay_per_step))

@@ -10,7 +10,8 @@ import optax
 from adamw_jax import numerics
 from adamw_jax.combine import check_transformations
 from adamw_jax.core import GradientTransformation, describe
-from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, listed, parameters
+from adamw_jax.parameters import Parameter, listed, parameters
+from adamw_jax.rules import Rule, as_rule, first_matches
 
 
 def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> GradientTransformation:

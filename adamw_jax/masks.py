@@ -10,7 +10,8 @@ import numpy as np
 
 from adamw_jax import numerics
 from adamw_jax.core import Description, Readable, describe
-from adamw_jax.rules import Parameter, Rule, as_rule, first_matches, kind, listed, parameters
+from adamw_jax.parameters import Parameter, listed, parameters
+from adamw_jax.rules import Rule, as_rule, first_matches, kind
 
 
 class CheckedMask:

@@ -6,7 +6,7 @@ who made the optimizer: without a gradient, what a step takes away is decay.
 
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.core
@@ -16,11 +16,9 @@ import optax
 from adamw_jax import numerics
 from adamw_jax.combine import check_transformations
 from adamw_jax.conventions import timescale_from_per_step
-from adamw_jax.core import Description
-from adamw_jax.groups import partition
 from adamw_jax.hyperparameters import positive
-from adamw_jax.masks import DecayMask, decay_except, decay_only
-from adamw_jax.rules import Parameter, as_rule, first_matches, parameters
+from adamw_jax.parameters import parameters
+from adamw_jax.reasons import joined, reasons
 
 NO_FRACTION = (
     "?: what a step takes away is not a fixed fraction of the parameter, as with L2 inside an "
@@ -117,14 +115,14 @@ def decay_report(
     found, shapes = parameters(params), jax.eval_shape(lambda tree: tree, params)
     leaves = jax.tree.leaves(shapes, is_leaf=numerics.is_none)
     once, twice = _taken_away(optimizer, shapes, step)
-    why = _reasons(getattr(optimizer, "description", None), found)
+    why = reasons(getattr(optimizer, "description", None), found)
 
     def row(parameter, leaf, decay, double, why):
         is_fraction = math.isfinite(decay) and math.isclose(2 * decay, double, rel_tol=1e-2)
         decay = decay if is_fraction else math.nan
         least = float(jnp.finfo(leaf.dtype).eps) / 4
         if 0 < decay < least:
-            why = _joined(why, f"too small for {leaf.dtype} without a gradient")
+            why = joined(why, f"too small for {leaf.dtype} without a gradient")
         elif -least < decay < 0:  # a schedule that ends at zero, rounded
             decay = 0.0
         timescale = timescale_from_per_step(decay, steps) if decay >= 0 else math.nan
@@ -164,38 +162,6 @@ def _taken_away(optimizer, shapes, step):
         )
     # Subtracted from zero, so that no decay is 0 and not −0.
     return [[None if x is None else 0.0 - float(x) for x in leaves] for leaves in changes]
-
-
-def _reasons(part: Any, found: list[Parameter]) -> list[str]:
-    """Which rules decide on each parameter, read off the composition."""
-    if not isinstance(part, Description):
-        return [""] * len(found)
-    if part.constructor is partition:
-        return _reasons_in_groups(part.args[0], found)
-    if part.constructor in (decay_except, decay_only):
-        verb = "left out" if part.constructor is decay_except else "picked"
-        mask: DecayMask = part.constructor(*(rule.constructor(*rule.args) for rule in part.args))
-        return [f"{verb} by {rule}" if rule else f"not {verb}" for rule in mask.deciding(found)]
-    inside = [_reasons(inner, found) for inner in (*part.args, *part.kwargs.values())]
-    own_mask = part.kwargs.get("mask")
-    if own_mask is not None and not isinstance(own_mask, Description):
-        inside.append(["a mask without rules"] * len(found))
-    return [_joined(*reasons) for reasons in zip([""] * len(found), *inside, strict=True)]
-
-
-def _reasons_in_groups(groups: dict[Any, Any], found: list[Parameter]) -> list[str]:
-    picked = first_matches(list(map(as_rule, groups)), found)
-    reasons = [""] * len(found)
-    for rule, optimizer in groups.items():
-        members = [i for i, by in enumerate(picked) if by == as_rule(rule)]
-        inner = _reasons(optimizer, [found[i] for i in members])
-        for i, reason in zip(members, inner, strict=True):
-            reasons[i] = _joined(f"in {as_rule(rule)}", reason)
-    return reasons
-
-
-def _joined(*reasons: str) -> str:
-    return "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
 def _cells(row: DecayRow) -> tuple[str, ...]:

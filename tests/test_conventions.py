@@ -276,8 +276,8 @@ def test_after_its_timescale_a_weight_is_down_to_one_eth(make):
     assert decayed(make(λ), epochs * steps_per_epoch // 2) > 1.5 * left
 
 
-def test_a_normalized_decay_takes_the_same_share_in_a_run_of_the_same_length():
-    # λ_norm √n of n steps: the share left depends on the number of steps alone.
+def test_a_normalized_decay_takes_the_same_fraction_in_a_run_of_the_same_length():
+    # λ_norm √n of n steps: the fraction left depends on the number of steps alone.
     batch, examples, epochs = 10, 1000, 4
     λ = aj.per_step_from_normalized(0.05, batch, examples, epochs)
     n = examples * epochs // batch

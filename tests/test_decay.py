@@ -25,7 +25,7 @@ def decayed(tx, params=PARAMS, updates=ZEROS):
 
 
 @STAGES
-def test_adds_a_share_of_the_parameters(decay):
+def test_adds_a_fraction_of_the_parameters(decay):
     params, updates = jnp.float32([2.0, -4.0]), jnp.float32([1.0, 1.0])
     tx = decay(0.25)
     got, state = tx.update(updates, tx.init(params), params)

@@ -67,8 +67,8 @@ def test_no_compilation_when_only_numbers_change(case, compilations):
     params = mixed_params()
     walk(case.tx(), params, steps=2)
     compilations.clear()
-    for share in 0.99, 0.95, 0.9:
-        walk(case.tx(**{name: share * x for name, x in case.numbers.items()}), params, steps=2)
+    for factor in 0.99, 0.95, 0.9:
+        walk(case.tx(**{name: factor * x for name, x in case.numbers.items()}), params, steps=2)
     assert not compilations
 
 

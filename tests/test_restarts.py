@@ -202,7 +202,7 @@ def test_negative_normalized_decay_is_refused(decay):
 # What the updates of a run see. Without gradients only decay moves: θ ← (1 − ηλ) θ.
 
 
-def shares_lost(tx, steps):
+def fractions_lost(tx, steps):
     """1 − θₜ₊₁/θₜ over a run without gradients, in float64."""
 
     def step(carry, _):
@@ -214,7 +214,7 @@ def shares_lost(tx, steps):
     return np.asarray(jax.lax.scan(step, (θ, tx.init(θ)), None, steps)[1])
 
 
-def expected_shares(T_0, T_mult, steps):
+def expected_fractions(T_0, T_mult, steps):
     λ = [λ_NORM * reference.warm_restarts(t, T_0, T_mult)[1] ** -0.5 for t in range(steps)]
     return λ * np.array([reference.cosine(t, T_0, T_mult) for t in range(steps)])
 
@@ -230,10 +230,10 @@ def test_a_run_of_adamwr_decays_by_the_schedule(make, T_0, T_mult):
     steps = 4 * T_0 * T_mult + 5
     with jax.enable_x64(True):
         tx = make(1e-3, T_0, T_mult, normalized_decay=λ_NORM)
-        shares = shares_lost(tx, steps)
+        fractions = fractions_lost(tx, steps)
     # `inject_hyperparams` keeps its numbers in float32.
     tolerance = 1e-12 if make is aj.adamwr else 1e-6
-    np.testing.assert_allclose(shares, expected_shares(T_0, T_mult, steps), rtol=tolerance)
+    np.testing.assert_allclose(fractions, expected_fractions(T_0, T_mult, steps), rtol=tolerance)
 
 
 def test_the_schedule_multiplies_the_step_of_adamwr_too():
@@ -250,7 +250,7 @@ def test_the_schedule_multiplies_the_step_of_adamwr_too():
 def test_the_learning_rate_of_adamwr_does_not_multiply_its_decay():
     with jax.enable_x64(True):
         short, long = (
-            shares_lost(aj.adamwr(α, 3, 2, normalized_decay=λ_NORM), 20) for α in (1e-6, 1e3)
+            fractions_lost(aj.adamwr(α, 3, 2, normalized_decay=λ_NORM), 20) for α in (1e-6, 1e3)
         )
     np.testing.assert_array_equal(short, long)
 

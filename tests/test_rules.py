@@ -16,7 +16,7 @@ from flax.training.train_state import TrainState
 from transformer import MODELS, by_path, nnx_module, transformer
 
 import adamw_jax as aj
-from adamw_jax.rules import parameters
+from adamw_jax.parameters import parameters
 
 every_model = pytest.mark.parametrize("model", MODELS)
 PARAMS = {
@@ -134,8 +134,8 @@ def test_a_linen_train_state_decays_the_kernels(stacked):
     after = state.apply_gradients(grads=jax.tree.map(jnp.zeros_like, params)).params
     before, after = by_path(params), by_path(after)
     for name, old in before.items():
-        share = 0.95 if name in network.kernels else 1
-        np.testing.assert_allclose(after[name], share * old, rtol=1e-6)
+        factor = 0.95 if name in network.kernels else 1
+        np.testing.assert_allclose(after[name], factor * old, rtol=1e-6)
 
 
 def test_functions_and_numbers_among_the_leaves_of_a_module_do_no_harm():
@@ -436,9 +436,9 @@ def test_masks_by_rule_pass_through_jit_and_scan():
 
     run(PARAMS)
     shrunk = jax.tree.map(lambda new, old: float(jnp.min(new / old)), run(PARAMS), PARAMS)
-    shares = by_path(shrunk)
-    np.testing.assert_allclose(shares.pop("layer/kernel"), 0.95**4, rtol=1e-5)
-    assert set(shares.values()) == {1.0}
+    factors = by_path(shrunk)
+    np.testing.assert_allclose(factors.pop("layer/kernel"), 0.95**4, rtol=1e-5)
+    assert set(factors.values()) == {1.0}
 
 
 NAMES_OF_KINDS = {
