@@ -84,6 +84,11 @@ def run(config: Settings, context: Context) -> Report:
         raise settings.SettingsError(f"table_steps go past the last of {config.steps} steps")
     noise = jax.random.normal(jax.random.key(config.seed), (config.steps, config.coordinates))
     gradients = config.mean + config.deviation * noise
+    if not jnp.isfinite(gradients**2).all():
+        raise settings.SettingsError(
+            f"mean = {config.mean:g} and deviation = {config.deviation:g} are too large: squares "
+            "of the gradients overflow float32"
+        )
     first, second = momentum(config.b1), second_moment(config.b2)
     betas: dict[str, Any] = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
     pieces = {

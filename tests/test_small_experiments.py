@@ -243,6 +243,11 @@ def test_bias_correction_refuses_table_steps_past_the_end(context):
         bias_correction.run(choose("bias-correction", steps=20), context)
 
 
+def test_bias_correction_refuses_gradients_whose_squares_overflow(context):
+    with pytest.raises(settings.SettingsError, match=r"deviation = 3e\+38 are too large"):
+        bias_correction.run(choose("bias-correction", deviation=3e38, coordinates=2), context)
+
+
 # Decay.
 
 
