@@ -1,13 +1,13 @@
 """Test error over learning rate and weight decay: can the two be tuned one at a time?
 
-Fig. 2 of the AdamW paper (arXiv 1711.05101), on another data set: a network is trained with
-every pair of a learning rate α and a decay, with Adam+L2, and with AdamW in both
-conventions. Where the good pairs lie along a diagonal, a change of α asks for a change of
-the decay; where they lie along the axes, each can be tuned on its own.
+Fig. 2 of the AdamW paper (arXiv 1711.05101) on another data set: a network is trained with every
+pair of a learning rate α and a decay, by Adam+L2 and by AdamW in both conventions of its decay.
+Where the good pairs lie along a diagonal, a change of α calls for a change of the decay; where
+they lie along the axes, each can be tuned on its own.
 
-The number for it is the correlation of log α and log λ over the good cells, those whose
-error is within some points of the least: −1 on a falling diagonal, 0 where the two are
-separable. A region that the grid's edge cuts off looks more separable than it is.
+The number for this is the correlation of log α and log λ over the good cells, those whose error
+is within some points of the least: −1 on a falling diagonal, 0 where the two are separable. A
+region that is cut off by the grid's edge looks more separable than it is.
 """
 
 import functools
@@ -43,7 +43,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
     images: Annotated[settings.CountOrZero, settings.about("training images; 0 for all")]
     noise: Annotated[
-        float, msgspec.Meta(ge=0, le=1), settings.about("share of wrong labels among them")
+        float, msgspec.Meta(ge=0, le=1), settings.about("fraction of them with wrong labels")
     ]
     hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the hidden layers")]
     learning_rates: Annotated[Values, settings.about("α, of a cosine schedule")]
@@ -70,13 +70,13 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
 
 
 class Surface(NamedTuple):
-    """Test error of a family.
+    """The test error of a family over learning rate and decay.
 
     Attributes:
       family: of arms.
       rates: α, [rates].
       decays: λ or λ′ in the family's own convention, [decays].
-      error: percent, the mean over the seeds, [decays, rates]; a diverged run has 100.
+      error: percent, the mean over the seeds, [decays, rates]; a diverged run counts as 100.
     """
 
     family: str
@@ -89,7 +89,7 @@ class Surface(NamedTuple):
         return self.error <= self.error.min() + points
 
     def correlation(self, points: float) -> float:
-        """Of log α and log λ over the good cells; NaN for few, or where one does not change."""
+        """Correlation of log α and log λ over the good cells; NaN if few, or if one is constant."""
         rows, columns = np.nonzero(self.is_good(points))
         x, y = np.log(self.rates)[columns], np.log(self.decays)[rows]
         if len(x) < FEW or np.ptp(x) == 0 or np.ptp(y) == 0:

@@ -18,7 +18,7 @@ def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: 
 
     Args:
       title: of the report.
-      table: the measurements, as `arms.table` gives them.
+      table: the measurements, as `arms.table` returns them.
       steps_per_epoch: optimizer steps.
       validated: whether there are validation images.
     """

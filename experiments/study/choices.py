@@ -1,4 +1,4 @@
-"""What the runs score, which decay the validation images choose, and how it does on the test's."""
+"""How runs score, which decays are chosen on the validation images, and their test scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,15 +14,15 @@ FAMILY = ["trial", "family", "metric"]
 
 
 def last(table: pl.DataFrame) -> pl.DataFrame:
-    """Every run's last evaluation."""
+    """The rows of every run's last evaluation."""
     return table.filter(pl.col("evaluation") == pl.col("evaluation").max().over("trial"))
 
 
 def scores(table: pl.DataFrame) -> pl.DataFrame:
-    """Every run's last evaluation, a row for each of the metrics "accuracy" and "loss".
+    """Scores every run by its last evaluation, in a row for "accuracy" and one for "loss".
 
     Args:
-      table: measurements of trials, as `Trial.table` makes them.
+      table: the measurements of trials, as `Trial.table` returns them.
 
     Returns:
       The columns that describe a run, `metric`, and the scores `validation` and `test`, which are
@@ -40,9 +40,9 @@ def scores(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def choose(scores: pl.DataFrame) -> pl.DataFrame:
-    """The decay with the best mean validation score, for each trial, family and metric.
+    """Chooses the decay with the best mean validation score, by trial, family and metric.
 
-    A decay with which a run diverged counts as the worst; of equal ones the first is chosen.
+    A decay with which a run diverged counts as the worst; of equal decays the first is chosen.
 
     Returns:
       The columns `trial`, `family`, `metric` and `decay`.
@@ -53,11 +53,14 @@ def choose(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the decays that each half of the seeds chooses for the other, ordered by seed.
+    """Lets each half of the seeds choose the decays of the other.
 
-    The even seeds choose for the odd ones and the odd for the even: a run that is lucky is so on
-    both sets of images, and would flatter the decay that it helps to choose. A single seed has no
-    other half and chooses for itself.
+    The even seeds choose for the odd ones, and the odd for the even: a lucky run is lucky on both
+    validation and test images, and would flatter the decay that it helps to choose. A single seed
+    has no other half and chooses for itself.
+
+    Returns:
+      The rows of `scores` whose decay is the chosen one, ordered by seed.
     """
     halves = scores.with_columns(half=pl.col("seed") % 2)
     chosen = []
@@ -71,15 +74,15 @@ def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
-    """The rows of the λ chosen from all others than one that the talk may have meant.
+    """Chooses AdamW's λ again without the talk's, once for each that the talk may have meant.
 
     Args:
-      scores: as `scores` gives them.
-      talk: values of AdamW's λ.
+      scores: as the function `scores` returns them.
+      talk: the values of λ that the talk may have meant.
 
     Returns:
-      The cross-fitted rows with two more columns: `against`, the talk's λ, and `base`, its test
-      score with the same seed.
+      Rows as of `cross_fit`, with two more columns: `against`, the λ that was left out, and `base`,
+      its test score with the same seed.
     """
     found = []
     for trial in scores.filter(pl.col("family") == ADAMW).partition_by(
@@ -91,5 +94,6 @@ def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
                 base = base.select("metric", "seed", against="decay", base="test")
                 ours = cross_fit(trial.filter(pl.col("decay") != decay))
                 found.append(ours.join(base, on=["metric", "seed"], maintain_order="left"))
+    # Gives the columns where no λ is the talk's.
     nothing = cross_fit(scores.clear()).with_columns(against=pl.lit(0.0), base=pl.lit(0.0))
     return pl.concat([nothing, *found])

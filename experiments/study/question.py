@@ -1,21 +1,21 @@
 """Why did AdamW not beat Adam on Fashion-MNIST? Three guesses, each put to the test.
 
 The talk guessed that (1) the data does not tend to overfitting, (2) λ was too small or too
-large, or (3) a schedule was missing. Each guess predicts something: (1) that AdamW's lead
-grows where there is more to overfit, fewer images or wrong labels; (2) that another λ does
+large, or (3) a schedule was missing. Each guess makes a prediction: (1) that AdamW's lead over
+Adam grows where there is more to overfit, fewer images or wrong labels; (2) that another λ does
 better than the talk's; (3) that the lead grows with a schedule.
 
-Each arm's λ is chosen on validation images, by accuracy where accuracies are compared
-and by loss where losses are, for the even seeds by the odd ones and the other way round; of
-the test images' results only those of chosen arms are looked at, and of the talk's λ. Seeds
-fix the first weights and the order of the images for all arms, and what is compared is
-compared seed by seed. Validation and test labels are right also where training labels are
-wrong. The learning rate is the same for all.
+The λ of each family is chosen on validation images, by accuracy where accuracies are compared and
+by loss where losses are. The odd seeds choose for the even ones, and the even for the odd. Test
+results are looked at only for what was chosen and for the talk's λ. A seed fixes the initial
+weights and the order of the images for all arms, and comparisons are made seed by seed. Validation
+and test labels are right even where training labels are wrong. The learning rate is the same for
+all arms.
 
-A claim is supported where the interval of the effect that it predicts lies above zero and
-reaches what matters; reversed where the same is so below zero; refuted where the effect is
-else too small to matter; and otherwise undecided. The intervals together cover with 95 %
-(Bonferroni) over the randomness of the seeds: the images, the wrong labels and the split are
+A claim is supported where the interval of the effect that it predicts lies above zero and reaches
+what matters; reversed where it lies below zero and reaches as far; refuted where the effect is
+otherwise too small to matter; and undecided in all other cases. The intervals together cover with
+95 % (Bonferroni), over the randomness of the seeds: the images, the wrong labels and the split are
 the same in all runs.
 """
 
@@ -43,12 +43,14 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     validation: Annotated[
         float,
         msgspec.Meta(gt=0, lt=1),
-        settings.about("share of the training images that λ is chosen on"),
+        settings.about("fraction of the training images on which λ is chosen"),
     ]
     hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the MLP's layers")]
     learning_rate: Annotated[settings.Positive, settings.about("α, for all arms")]
     batch_size: Annotated[settings.Count, settings.about("images in a step")]
-    evaluations: Annotated[settings.Count, settings.about("how often in a run")]
+    evaluations: Annotated[
+        settings.Count, settings.about("evaluations of a run, a divisor of its epochs")
+    ]
     seeds: Annotated[settings.Count, settings.about("runs of every arm, with seeds 0, 1, …")]
     talk: Annotated[
         tuple[settings.NonNegative, ...], settings.about("the talk's λ, in either convention")
@@ -61,7 +63,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     ]
     first: Annotated[
         settings.CountOrZero,
-        settings.about("trials to run, in the file's order; 0: none, only those that are done"),
+        settings.about("how many trials to run, in the file's order; others if they are kept"),
     ]
     conditions: tuple[Condition, ...]
 

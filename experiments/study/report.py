@@ -23,7 +23,7 @@ def summarize(
 
     Args:
       title: of the report.
-      table: the measurements of all trials that were run, as `Trial.table` gives them.
+      table: the measurements of all trials that were run, as `Trial.table` returns them.
       talk: values of λ, times α, that the talk may have meant.
       matters: the smallest effect that matters, by metric.
       missing: names of the trials that were not run.
@@ -69,7 +69,7 @@ def _overfitting(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _overfits(overfitting: pl.DataFrame) -> list[str]:
-    """Whether the premise of the first guess holds."""
+    """Says whether the premise of the first guess holds."""
     parts = [
         f"{row['ratio']:.2f} times its lowest ({row['task']})"
         for row in overfitting.with_columns(ratio=pl.col("last") / pl.col("lowest")).to_dicts()
@@ -80,7 +80,7 @@ def _overfits(overfitting: pl.DataFrame) -> list[str]:
 
 
 def _verdicts(claim: str, judgements: Sequence[Judgement]) -> str:
-    """What the numbers say of a claim: for each metric the verdicts, and where or how often."""
+    """The verdicts on a claim for each metric, with the places or how many they are."""
     sentences = []
     for metric in METRICS:
         found: dict[str, list[Judgement]] = {}
@@ -134,7 +134,7 @@ def _diverged(table: pl.DataFrame) -> list[str]:
 
 
 def _last(table: pl.DataFrame) -> list[dict[str, object]]:
-    """What every run measured last, for a file, to the seven digits that were computed."""
+    """The last measurements of every run, in the precision of the training."""
     metrics = pl.col("^(train|validation|test)_.*$", "weight_norm")
     columns = ["trial", "l2", "weight_decay", "seed", "status"]
     last = choices.last(table).select(*columns, metrics.cast(pl.Float32))

@@ -1,4 +1,4 @@
-"""The study's trials: a data set made smaller or noisier, a network, a schedule."""
+"""What the study runs: a trial is a network, its images (few, or wrongly labelled), a schedule."""
 
 import functools
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ class Trial(NamedTuple):
         )
 
     def table(self, results: Sequence[sweep.Result]) -> pl.DataFrame:
-        """What was measured, as `arms.table` gives it, with columns that tell the trial.
+        """What was measured, as `arms.table` returns it, with columns that tell the trial.
 
         They are `trial` (its name), `task`, `schedule`, `network`, `images`, `noise`, `epochs`
         and `steps` (in an epoch).

@@ -1,4 +1,4 @@
-"""The guesses as comparisons, and what the numbers say of them."""
+"""The talk's guesses as comparisons, and the verdict on each."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ SUPPORTED, REFUTED, REVERSED, UNDECIDED, DIVERGED = (
 
 
 class Judgement(NamedTuple):
-    """What one comparison says of a claim.
+    """What one comparison says about a claim.
 
     Attributes:
       claim: one of the above; it predicts a positive effect.
@@ -43,8 +43,8 @@ def compare(fitted: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
     """Every comparison that the trials allow, claim by claim.
 
     Args:
-      fitted: as `choices.cross_fit` gives them.
-      rivals: as `choices.rivals` gives them.
+      fitted: as `choices.cross_fit` returns them.
+      rivals: as `choices.rivals` returns them.
 
     Returns:
       The columns `claim`, `where`, `metric`, `seed` and `effect`, which a claim predicts to be
@@ -68,10 +68,10 @@ def compare(fitted: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
 
 
 def judge(effects: pl.DataFrame, matters: Mapping[str, float]) -> list[Judgement]:
-    """The intervals, which hold for all comparisons together (Bonferroni), and the verdicts.
+    """Judges every comparison by an interval that covers together with all others (Bonferroni).
 
     Args:
-      effects: as `compare` gives them.
+      effects: as `compare` returns them.
       matters: the smallest effect that matters, by metric.
     """
     compared = effects.partition_by("claim", "where", "metric", maintain_order=True, as_dict=True)
@@ -85,10 +85,10 @@ def judge(effects: pl.DataFrame, matters: Mapping[str, float]) -> list[Judgement
 
 
 def verdict(interval: Difference, matters: float) -> str:
-    """What an interval says of a claim, given the smallest effect that matters.
+    """What an interval says about a claim, given the smallest effect that matters.
 
-    Supported: above zero, and perhaps large enough to matter. Reversed: below zero, and
-    perhaps large enough to matter. Refuted: otherwise, if it is too small to matter.
+    Supported: the effect is above zero and perhaps large enough to matter. Reversed: it is below
+    zero and perhaps large enough to matter. Refuted: otherwise, if it is too small to matter.
     """
     if np.isnan(interval.mean):
         return DIVERGED
