@@ -7,28 +7,28 @@ import pytest
 
 from adamw_jax.sweep.files import locked
 from experiments import command_line as cli
-from experiments.study.verdicts import DECAY, OVER_ADAM, OVER_L2, SCHEDULE
+from experiments.study.verdicts import DECAY, OVER_ADAM, SCHEDULE
 
 CONFIG = """
 data = "digits"
-evaluations = 2
-seeds = 3
+evaluations = 1
+seeds = 2
 first = {first}
 
 [[conditions]]
-images = 300
+images = 100
 schedules = ["constant", "cosine"]
-epochs = 4
-l2 = [0.001]
+epochs = 1
+l2 = []
 weight_decay = [0.01, 1.0]
 
 [[conditions]]
-images = 300
+images = 100
 noise = 0.3
 schedules = ["constant"]
-epochs = 4
-l2 = [0.001]
-weight_decay = [0.01, 1.0]
+epochs = 1
+l2 = []
+weight_decay = [1.0]
 """
 
 
@@ -47,9 +47,9 @@ def folder(tmp_path_factory):
 
 def test_the_report_has_a_verdict_for_every_claim_and_what_is_not_yet_run(folder):
     page = (folder / "output/report.html").read_text()
-    for claim in (OVER_ADAM, OVER_L2, DECAY, SCHEDULE):
+    for claim in (OVER_ADAM, DECAY, SCHEDULE):
         assert re.search(re.escape(claim).replace("'", "(&#39;|')"), page)
-    assert "Not yet run: 300 images, 30 % wrong, constant." in page
+    assert "Not yet run: 100 images, 30 % wrong, constant." in page
     assert "validation loss ends above its lowest" in page
     tables = (folder / "output/tables.md").read_text()
     assert "supported" in tables or "refuted" in tables or "undecided" in tables
@@ -81,17 +81,17 @@ def test_without_any_trial_there_is_no_report(tmp_path, capsys):
 
 SMALL_RUNS = {
     "landscape": [
-        "--data", "digits", "--images", "300", "--hidden", "8", "--learning-rates", "0.001", "0.01",
-        "--l2", "0.0001", "0.01", "--weight-decay", "0.1", "1", "--decay-per-step", "0.0001",
-        "0.01", "--epochs", "2", "--batch-size", "32", "--seeds", "2",
+        "--data", "digits", "--images", "100", "--hidden", "8", "--learning-rates", "0.001", "0.01",
+        "--l2", "0.01", "--weight-decay", "0.1", "--decay-per-step", "0.01", "--epochs", "1",
+        "--seeds", "1", "--batch-size", "32",
     ],
     "vae": [
-        "--hidden", "8", "--latent", "2", "--b1", "0.9", "--b2", "0.99", "0.9999",
-        "--learning-rates", "0.001", "0.1", "--early", "1", "--epochs", "2", "--seeds", "2",
+        "--hidden", "4", "--latent", "1", "--b1", "0.9", "--b2", "0.99", "--learning-rates",
+        "0.001", "0.1", "--early", "1", "--epochs", "2", "--seeds", "1", "--batch-size", "128",
     ],
     "grokking": [
         "--p", "7", "--embedding", "8", "--hidden", "16", "--weight-decay", "0", "1", "--steps",
-        "200", "--evaluations", "10", "--seeds", "2",
+        "20", "--evaluations", "10", "--seeds", "1",
     ],
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_the_sweeping_experiments_run(name, tmp_path):
         ("vae", ["--early", "200"], "early = 200 is after 100 epochs"),
         (
             "vae",
-            ["--learning-rates", "1e30", "--early", "1", "--epochs", "1", "--seeds", "1"],
+            [*SMALL_RUNS["vae"], "--learning-rates", "1e30", "--epochs", "1"],
             "every run diverged; the learning rates are too large",
         ),
         ("vae", ["--b1", "0.9", "0.9"], "the values of b1 must increase; got 0.9 0.9"),
