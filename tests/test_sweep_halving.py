@@ -163,14 +163,18 @@ def expected_lengths(whole, halving, length):
     return made, set(alive)
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "with output"])
+THIRDS = Halving("loss", (1, 2, 5), 0.3)
+
+
 @pytest.mark.parametrize(
-    "layout, devices",
-    [(Layout(4), 1), (Layout(4, 2), 1), pytest.param(Layout(4), 2, marks=pytest.mark.slow)],
-    ids=str,
-)
-@pytest.mark.parametrize(
-    "halving", [HALVING, Halving("loss", (1, 2, 5), 0.3)], ids=["halves", "thirds"]
+    "halving, layout, devices, stored",
+    [
+        (HALVING, Layout(4), 1, False),
+        (THIRDS, Layout(4, 2), 1, True),
+        pytest.param(HALVING, Layout(4), 2, True, marks=pytest.mark.slow),
+        pytest.param(THIRDS, Layout(4), 2, False, marks=pytest.mark.slow),
+    ],
+    ids=["lanes in memory", "rounds on disk", "devices on disk", "devices in memory"],
 )
 def test_halving_changes_nothing_but_the_length(halving, layout, devices, stored, whole, tmp_path):
     results = quiet(

@@ -156,7 +156,7 @@ def killed():
     return call
 
 
-FEW = GRID[::5]  # seven runs, in both programs
+FEW = GRID[::8]  # four runs, in both programs
 TWO = jax.local_devices()[:2]
 
 
@@ -205,7 +205,6 @@ def cache(tmp_path_factory):
 
 SEQUENCES = {
     "one lane": ("--layout", 1, 1),
-    "two lanes halving": ("--layout", 2, 1, "--halving"),
     "rounds halving": ("--layout", 1, 3, "--devices", 2, "--halving", "--steps", 20),
 }
 
@@ -219,11 +218,11 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_the_uninterrupted(option
     draw, kills = random.Random(str(options)), 0
     output = tmp_path / "killed"
     while True:
-        process = begin(output, *options, "--pause", 0.004 if kills < 6 else 0, cache=cache)
+        process = begin(output, *options, "--pause", 0.004 if kills < 4 else 0, cache=cache)
         assert process.stdout.readline() == "ready\n"
         # Small delays, too: they hit the manifest, compiling and the first chunks.
         time.sleep(1.5 * draw.random() ** 2)
-        if kills == 6 or process.poll() is not None:
+        if kills == 4 or process.poll() is not None:
             break
         process.kill()
         process.communicate()
@@ -279,8 +278,11 @@ def test_a_finished_sweep_compiles_and_changes_nothing(
     shutil.copytree(whole(halving=halving), tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
     monkeypatch.setattr(engine, "compile_variant", never)
+    compilations.clear()
     results = go(tmp_path, halving=halving, layout=None)
-    # The program is traced, to see that it is the same.
+    # The functions of both programs are lowered once, to see that they are the same.
+    lowered = [event for event in compilations if "jaxpr_to_mlir" in event]
+    assert len(lowered) <= 4
     assert not [event for event in compilations if "backend_compile" in event]
     assert differing(results, whole(halving=halving)) == []
     assert contents(tmp_path) == before
@@ -691,22 +693,9 @@ def test_a_second_sweep_is_refused_while_the_first_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_process_is_refused_and_the_first_one_finishes(cache, whole, tmp_path):
-    process = begin(tmp_path, "--layout", 1, 1, "--pause", 0.01, cache=cache)
-    while not parts(tmp_path):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    with pytest.raises(StoreError, match=f"another process is writing into {tmp_path}"):
-        go(tmp_path)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 0, error
-    assert differing(tmp_path, whole()) == []
-
-
-@pytest.mark.slow
-def test_of_four_processes_at_once_one_does_the_work(cache, whole, tmp_path):
+def test_of_three_processes_at_once_one_does_the_work(cache, whole, tmp_path):
     started = [
-        begin(tmp_path / "output", "--layout", 1, 1, "--pause", 0.02, cache=cache) for _ in range(4)
+        begin(tmp_path / "output", "--layout", 1, 1, "--pause", 0.02, cache=cache) for _ in range(3)
     ]
     ends = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
     assert [code for _, code in ends].count(0) >= 1
@@ -733,15 +722,15 @@ def test_a_layout_is_kept_whatever_is_told_later(halving, whole, tmp_path):
     assert differing(results, whole(layout=(2, 2), halving=halving)) == []
 
 
-@pytest.mark.slow
 def test_a_measured_layout_is_not_measured_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "fastest", lambda *args: Layout(2, 3))
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, layout=None, progress=stopping(3, doing="training"))
-    measured = layouts(tmp_path)
-    assert len(measured) == 2
+        go(tmp_path, layout=None, progress=stopping(3, doing=("training",)))
+    assert layouts(tmp_path) == [[2, 3]] * 2
     monkeypatch.setattr(tune, "fastest", never)
-    go(tmp_path, layout=None)
-    assert layouts(tmp_path) == measured
+    results = go(tmp_path, layout=None)
+    assert {result.lanes for result in results} == {2}
+    assert layouts(tmp_path) == [[2, 3]] * 2
 
 
 OUT = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes."

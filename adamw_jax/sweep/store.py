@@ -21,9 +21,9 @@ from typing import Any, Protocol, Self
 
 from adamw_jax.sweep import manifest, processes, table
 from adamw_jax.sweep.chunk import States, read_states, write_states
+from adamw_jax.sweep.directory import Files, claim
 from adamw_jax.sweep.files import StoreError, digest, locked, write_whole
 from adamw_jax.sweep.grid import Row
-from adamw_jax.sweep.identity import Files, claim
 from adamw_jax.sweep.manifest import Manifest, name_of
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.results import Result, joined

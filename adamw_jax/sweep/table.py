@@ -28,7 +28,7 @@ def to_table(results: Sequence[Result]) -> Any:
     Columns are `run`, the settings, `advance`, the metrics, `status`, `lanes`, `device`,
     `seconds` and `compile_seconds` (of the whole run) and the versions. Metrics that are
     arrays are nested lists of a fixed size, floats shorter than 32 bits become float32,
-    and settings that are tuples JSON.
+    and settings that are tuples become JSON.
 
     Raises:
       ValueError: runs have different metrics.
@@ -96,8 +96,8 @@ def read(path: Path, told: str | None, rows: Sequence[Row]) -> list[Result]:
     Raises:
       StoreError: the file is damaged.
     """
+    content = path.read_bytes()
     with damage(path, "its runs are done again"):
-        content = path.read_bytes()
         if told not in (None, digest(content)):
             raise ValueError("it is not what was written")
         return from_table(_file(content).read(), rows)
@@ -109,8 +109,9 @@ def read_origin(path: Path) -> dict[str, Any]:
     Raises:
       StoreError: the file is damaged.
     """
+    content = path.read_bytes()
     with damage(path, "its runs are done again"):
-        metadata = _file(path.read_bytes()).schema_arrow.metadata or {}
+        metadata = _file(content).schema_arrow.metadata or {}
         return json.loads(metadata.get(ORIGIN, b"{}"))
 
 

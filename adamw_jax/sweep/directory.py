@@ -1,4 +1,4 @@
-"""Whether the results in a directory are this sweep's."""
+"""A sweep's directory: its files, and whether they are this sweep's."""
 
 import warnings
 from collections.abc import Sequence
