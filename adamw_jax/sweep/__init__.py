@@ -7,7 +7,9 @@
 
 A call goes through these modules: `grid` (rows of settings), `variants` (which runs share a
 program), `engine` (which has `sweep` itself), `store` (what is kept, and where), `program` (runs
-compiled side by side) and `chunk` (runs advanced together).
+compiled side by side) and `chunk` (runs advanced together). Beside this way stand `tune` (the
+fastest layout), `halving`, `directory`, `manifest` and `table` (what is on disk) and `cache` (what
+is kept there).
 """
 
 from adamw_jax.sweep.cache import kept
