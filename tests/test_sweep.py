@@ -777,6 +777,7 @@ results = sweep.sweep(run, sweep.product(x=[1.0, 2.0]), 3.0, halving=halving, pr
 assert [r.metrics["metric"].tolist() for r in results] == [[3.0, 3.0], [6.0]], results
 """,
         """
+import jax, pyarrow
 sys.modules["fcntl"] = None  # as on Windows
 from adamw_jax import sweep
 run = sweep.Run.whole(lambda h, key, data: h["x"])

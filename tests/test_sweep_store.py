@@ -180,6 +180,26 @@ def test_a_kill_at_any_moment_breaks_nothing(halving, killed, tmp_path):
     assert moment > 30  # it was killed at all
 
 
+def test_a_kill_while_a_sweep_is_made_fresh_breaks_nothing(killed, whole, tmp_path):
+    begun = broken_off(tmp_path / "begun", 30, halving=HALVING)
+    for moment in itertools.count(step=2):
+        output = tmp_path / str(moment)
+        shutil.copytree(begun, output)
+        if not killed(moment, claimed_fresh, output):
+            break
+        if moment % 12 == 0:
+            go(output, halving=HALVING)
+            assert differing(output, whole(halving=HALVING)) == [], moment
+    assert moment > 8
+    assert names(output) == [".lock-0", "parts", "states", "sweep.json"]
+
+
+def claimed_fresh(output):
+    description = read(output / "sweep.json").description
+    with OnDisk(output, normalized(GRID), description, fresh=True):
+        pass
+
+
 def test_a_run_that_is_kept_on_disk_between_rungs_is_the_same(whole):
     table = pq.read_table(whole(halving=HALVING) / "results.parquet").to_pandas()
     complete = pq.read_table(whole() / "results.parquet").to_pandas()

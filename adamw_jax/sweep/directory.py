@@ -35,7 +35,7 @@ class Files:
 
 
 def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
-    """Makes a directory this sweep's, with the results of the sweep that it holds.
+    """Takes a directory for a sweep, with the results of that sweep that it holds.
 
     Args:
       files: of the directory.
@@ -46,7 +46,7 @@ def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
       The manifest, as it is now in the directory.
 
     Raises:
-      StoreError: the results are another sweep's, or cannot be known to be this one's.
+      StoreError: the results are another sweep's, or it is not known whose they are.
     """
     held = files.held()
     found = _found(files, held, asked)
@@ -58,9 +58,11 @@ def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
         asked = found
     if files.table.exists() and not asked.table and not fresh:
         asked = asked._replace(table=digest(files.table.read_bytes()))
-    manifest.write(files.manifest, asked)
+    # Results before their states, and before the layouts that they were trained in: a kill
+    # between leaves a sweep that goes on.
     for path in held if fresh else ():
         path.unlink()
+    manifest.write(files.manifest, asked)
     files.clean()
     return asked
 
@@ -105,7 +107,7 @@ def _rebuilt(files: Files, held: Sequence[Path], asked: Manifest, fault: str) ->
 
 
 def _origin(path: Path) -> dict[str, Any]:
-    """What a file says of where it is from; nothing where it cannot be read."""
+    """The sweep and layouts that a file of results names; empty where it cannot be read."""
     try:
         return table.read_origin(path)
     except StoreError:

@@ -86,8 +86,8 @@ def sweep(
       A result for each row, in the order of the grid.
 
     Raises:
-      ValueError: a grid, run or option that cannot be, naming it.
-      TypeError: an argument of another type than it should be.
+      ValueError: a grid, a run or an option is not possible; the message names it.
+      TypeError: an argument has the wrong type; the message names it.
       StoreError: another process is writing to the directory, or it holds another sweep.
       OSError: the directory cannot be written; finished chunks are kept.
       MemoryError: a single run does not fit.
@@ -268,7 +268,7 @@ class Engine:
             left = left[len(members) :]
 
     def _fitting(self, variant: Variant, runs: int) -> Program:
-        """The program for so many runs, in the variant's layout or what of it the memory holds."""
+        """A program for some runs of a variant, in its layout or in a half of it that fits."""
         layout = self.store.layouts[variant.name].within(runs, self.machine.size)
         program = tune.fitting(lambda half: self._compiled(variant, half), layout, self.machine)
         if program.layout.lanes < layout.lanes:

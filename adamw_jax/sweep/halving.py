@@ -112,11 +112,11 @@ class Rung(NamedTuple):
     last: int | None
 
     def advances(self, length: int) -> range:
-        """The advances in the rung, of runs that are so long."""
+        """The advances that the rung makes of a run that has `length` of them, from 0."""
         return range(self.first, self.last or length)
 
     def awaits(self, result: Result | None) -> bool:
-        """Whether a run, of which so much is known, has yet to make the rung's advances."""
+        """Whether a run with this result so far has yet to make the rung's advances."""
         if result is None:
             return self.first == 0
         return result.status == RUNNING and len(result.advance) == self.first

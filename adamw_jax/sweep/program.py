@@ -52,7 +52,7 @@ class Layout:
         return devices * self.lanes * self.rounds
 
     def within(self, runs: int, devices: int) -> "Layout":
-        """With as many rounds, or fewer, as fill the fewest chunks of so many runs evenly."""
+        """The same lanes, in no more rounds than it takes to spread the runs evenly over chunks."""
         rounds = math.ceil(runs / (devices * self.lanes))
         return Layout(self.lanes, math.ceil(rounds / math.ceil(rounds / self.rounds)))
 

@@ -60,7 +60,7 @@ class Meter:
         raise_noted()
 
     def advanced(self, runs: int, seconds: float) -> None:
-        """Counts one advance of so many runs."""
+        """Counts one advance of several runs, which took some seconds."""
         self.done += runs
         self.measured += runs
         self.spent += seconds

@@ -76,7 +76,7 @@ def from_table(table: Any, rows: Sequence[Row]) -> list[Result]:
 
 
 def encoded(results: Sequence[Result], origin: Mapping[str, Any]) -> bytes:
-    """The table as a Parquet file, which also says where it is from."""
+    """The table as the content of a Parquet file, with the sweep that it is from."""
     import pyarrow.parquet as pq
 
     buffer, table = io.BytesIO(), to_table(results)
@@ -104,7 +104,7 @@ def read(path: Path, told: str | None, rows: Sequence[Row]) -> list[Result]:
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """Reads what a Parquet file says of where it is from; empty where it says nothing.
+    """Reads which sweep a Parquet file is from, with its layouts; empty if it does not say.
 
     Raises:
       StoreError: the file is damaged.

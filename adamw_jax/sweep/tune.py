@@ -41,7 +41,7 @@ def available_bytes(machine: Machine) -> float:
 
 
 def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Machine) -> Program:
-    """Compiles for a layout or, where that does not fit into the memory, for half of it, and so on.
+    """Compiles for a layout, halved until the program fits into the memory.
 
     Raises:
       MemoryError: not even a single run fits.

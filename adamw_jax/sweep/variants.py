@@ -61,7 +61,8 @@ def variants(
 
     Raises:
       ValueError: the grid has no such static setting; there are static settings and `run`
-        is not a function of them; a number fits no array; a run cannot be (see `outline`).
+        is not a function of them; a number is too large; a run's functions are wrong (see
+        `outline`).
       TypeError: an argument of another type.
     """
     names = [name for name in rows[0] if name != "seed"]
