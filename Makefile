@@ -18,9 +18,10 @@ quick: lint types  ## Lint, types and a case of every test that is not slow
 matrix: $(READY)  ## All tests on each Python, with the oldest and newest JAX and Optax; the package
 	$(BIN)/nox
 
-lint: $(READY)  ## Style and formatting of code and workflows
+lint: $(READY)  ## Style and formatting of code, documents and workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/rumdl check .
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
