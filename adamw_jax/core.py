@@ -84,8 +84,8 @@ class Readable:
 class GradientTransformation(optax.GradientTransformationExtraArgs):
     """Optax's pair of pure functions that can also be read.
 
-    `repr` shows the composition, and evaluating what it shows makes an optimizer
-    with the same description wherever all hyperparameters are plain numbers. Two
+    `repr` shows the composition. Where all hyperparameters are plain numbers,
+    `eval(repr(tx), vars(adamw_jax))` makes an optimizer with the same description. Two
     transformations are equal, and hash alike, when `init` and `update` are the same
     functions, as in Optax. `_replace` and `jax.tree.map` make another pair of
     functions, to which no description is known to apply, and so drop it.

@@ -121,8 +121,8 @@ def is_traced_once(make: Make, numbers: dict[str, float]) -> None:
     assert len(traces) == 1, "the state's type changes, so that a second step is compiled anew"
     tx.update(gradients, state, params)
     with compilations() as compiled:
-        other = make(**{name: 0.875 * x for name, x in numbers.items()})
-        other.update(gradients, state, params)
+        others = {name: x if isinstance(x, int) else 0.875 * x for name, x in numbers.items()}
+        make(**others).update(gradients, state, params)
     assert not compiled, "the arithmetic is a closure, or compiles its hyperparameters in"
 
 
@@ -169,8 +169,8 @@ def maps_over_hyperparameters(make: Make, numbers: dict[str, float]) -> None:
 
 
 def promotes_nothing_implicitly(make: Make, numbers: dict[str, float]) -> None:
-    """It passes under strict promotion of types and ranks."""
-    params = mixed_params()
+    """It passes under strict promotion of types and ranks, with real parameters."""
+    params = {**mixed_params(), "complex64": None}
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for given in numbers, _arrays(numbers):
             walk(make(**given), params, steps=2)

@@ -49,6 +49,12 @@ def test_is_an_optax_transformation_whose_moments_are_wide(case):
     assert dtypes <= {jnp.dtype(t) for t in (jnp.float32, jnp.complex64, jnp.int32)}
 
 
+@every_case
+def test_promotes_nothing_implicitly_among_complex_numbers(case, strict):
+    params = testing.mixed_params()["complex64"]
+    testing.walk(case.tx(), params, steps=1)
+
+
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.complex64], ids=jnp.dtype)
 @pytest.mark.parametrize("case", [c for c in CASES if c.name == "amsgradw"], ids=str)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adamw_jax import __version__
+import adamw_jax as aj
+from adamw_jax import __version__, testing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,6 +20,22 @@ def test_the_python_examples_run_one_after_another(capsys):
     loss = float(re.search(r"the loss is (\S+)", capsys.readouterr().out)[1])
     assert loss < 1e-3
     assert names["tx"].update
+
+
+def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
+    page = (ROOT / "docs/your-own-piece.md").read_text()
+    names = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "your-own-piece.md", "exec"), names)
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    for test in [value for name, value in names.items() if name.startswith("test_")]:
+        test()
+    testing.check(names["soft_clip"], limit=0.5)
+    testing.check(names["warm_up"], steps=10)
+    testing.check(
+        lambda weight: aj.parallel(aj.chain(), aj.momentum(0.9), merge=names["mixture"](weight)),
+        weight=0.25,
+    )
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/weight-decay.md", "docs/sweeps.md"])
