@@ -42,10 +42,12 @@ def start(platform: str | None) -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"{_asked(platform)} ({error})") from error
+        reason = f" ({error})" if str(error) else ""
+        raise SettingsError(_refusal(platform) + reason) from error
 
 
-def _asked(platform: str | None) -> str:
+def _refusal(platform: str | None) -> str:
+    """Names what asked for the device, and what to do."""
     if platform:
         return (
             f"--platform {platform}: JAX finds no such device here. Without --platform it takes "
