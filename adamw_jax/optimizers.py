@@ -7,9 +7,8 @@ b2 in `second_moment`, eps and eps_root in `rms_ratio`, `weight_decay` and `mask
 defaults are Optax's, so that `optax.adamw(...)` may become `adamw(...)`. Half-precision
 parameters get float32 moments here, and half-precision ones in Optax.
 
-The decay called `weight_decay` is multiplied by the learning rate, as in Optax and
-PyTorch; the one called `decay_per_step` by the schedule η alone, as in the AdamW paper.
-`decayed_per_step` gives the latter to any optimizer. The relatives of Adam are in
+What `weight_decay` and `decay_per_step` mean: docs/weight-decay.md. The optimizers'
+directions, without rate and decay, are in `directions`, the relatives of Adam in
 `relatives`.
 """
 
@@ -150,9 +149,7 @@ def adamw(
 ) -> GradientTransformation:
     """AdamW: θ ← θ − α (m̂ / (√v̂ + eps) + λθ). Source: arXiv 1711.05101, Algorithm 2.
 
-    The decay is multiplied by the learning rate, as in Optax and PyTorch and unlike in
-    the paper: each step takes α·weight_decay of a parameter away. The paper's own is
-    `decayed_per_step(adam(α), decay_per_step, schedule)`.
+    The paper's own convention is `decayed_per_step(adam(α), decay_per_step, schedule)`.
     """
     scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     decay = decoupled_weight_decay(weight_decay, mask)

@@ -70,7 +70,7 @@ def nadamw(
 ) -> GradientTransformation:
     """NAdam with decoupled decay: θ ← θ − α (u + λθ), u as in `nadam`.
 
-    Source: Dozat (2016) and arXiv 1711.05101; the learning rate multiplies the decay.
+    Source: Dozat (2016) and arXiv 1711.05101.
     """
     decay = {"weight_decay": weight_decay, "mask": mask}
     return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, **decay, nesterov=True)
@@ -112,7 +112,7 @@ def amsgradw(
 ) -> GradientTransformation:
     """AMSGrad with decoupled decay: θ ← θ − α (m̂ / (√max v̂ + eps) + λθ).
 
-    Source: arXiv 1904.09237 and 1711.05101; the learning rate multiplies the decay.
+    Source: arXiv 1904.09237 and 1711.05101.
     """
     scaled = scale_by_amsgrad(
         b1, b2, eps, eps_root, mu_dtype, max_before_correction=max_before_correction
@@ -142,7 +142,7 @@ def adamaxw(
 ) -> GradientTransformation:
     """AdaMax with decoupled decay: θ ← θ − α (m̂ / (u + eps) + λθ).
 
-    Source: arXiv 1412.6980, §7.1 and 1711.05101; the learning rate multiplies the decay.
+    Source: arXiv 1412.6980, §7.1 and 1711.05101.
     """
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scale_by_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
@@ -212,8 +212,8 @@ def adam_prox(
 ) -> GradientTransformation:
     """AdamProx: θ ← (θ − α m̂ / (√v̂ + eps)) / (1 + αλ). Source: arXiv 2202.00089.
 
-    The decay is multiplied by the learning rate. The paper's own, by the schedule alone, is
-    `chain(adam(…), proximal_weight_decay(…))` with η·α in the first and η·λ in the second.
+    In the paper's own convention it is `chain(adam(…), proximal_weight_decay(…))`, with η·α
+    in the first and η·λ in the second.
     """
     weight_decay = non_negative_or_schedule("weight_decay", weight_decay)
     learning_rate = non_negative_or_schedule("learning_rate", learning_rate)

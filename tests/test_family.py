@@ -1,6 +1,7 @@
 """Every member of the family against its float64 reference, over long runs."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import reference
 from cases import decays_matrices, error, problem
+from test_optimizers import OPTIMIZERS
 
 import adamw_jax as aj
+from adamw_jax import optimizers, relatives
 
 GREEK = {
     "learning_rate": "α",
@@ -180,6 +183,15 @@ class Run:
 def error_in_float64(run, quadratics, expected):
     with jax.enable_x64(True):
         return error(quadratics.descend(run.tx(), jnp.float64), expected)
+
+
+def test_every_optimizer_has_a_reference():
+    modules = optimizers.__name__, relatives.__name__
+    exports = {name: getattr(aj, name) for name in aj.__all__}
+    made = {n for n, v in exports.items() if getattr(v, "__module__", None) in modules}
+    compared = {re.match(r"\w+", name)[0] for name in (*MEMBERS, *OPTIMIZERS)}
+    # decayed_per_step makes the members "per step".
+    assert made == compared | {"decayed_per_step"}
 
 
 every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
