@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import numerics, trees
 from adamw_jax.circuit import Machine, single
 from adamw_jax.core import GradientTransformation, describe, jitted
 from adamw_jax.hyperparameters import decay_rate
@@ -79,15 +79,15 @@ def _corrected_average(b2, t):
 
 def _copies(params):
     # The parameters' own buffers may be donated.
-    numerics.check_floating(params, arrays_only=True)
+    trees.check_floating(params, arrays_only=True)
     return jax.tree.map(lambda p: jnp.array(p, numerics.working_dtype(p)), params)
 
 
 def _next_params(inputs, state, params, extra_args):
     del extra_args
     (updates,) = inputs
-    numerics.check_floating(updates, what="update")
-    return _applied(numerics.only_updated(params, updates, "temporal averaging"), updates), state
+    trees.check_floating(updates, what="update")
+    return _applied(trees.only_updated(params, updates, "temporal averaging"), updates), state
 
 
 _NEXT_PARAMS = Machine("next params", lambda params: None, _next_params, has_state=False)

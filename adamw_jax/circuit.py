@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 from adamw_jax.core import Description, GradientTransformation
 
 
@@ -83,7 +83,7 @@ class Circuit:
 
     def init(self, params: optax.Params) -> tuple[Any, ...]:
         """The states of the machines that keep one."""
-        sights = params, numerics.widen(params)
+        sights = params, trees.widen(params)
         states = [(m, m.init(sights[wide])) for m, _, wide in self.machines]
         return tuple(state for machine, state in states if machine.has_state)
 
@@ -97,7 +97,7 @@ class Circuit:
                 f"the state has {len(states)} parts where this composition keeps {expected}: "
                 "it is the state of another optimizer. Make one with init"
             )
-        sights, values = (params, numerics.widen(params)), [updates]
+        sights, values = (params, trees.widen(params)), [updates]
         left, new = iter(states), []
         for machine, inputs, wide in self.machines:
             state = next(left) if machine.has_state else None
@@ -174,6 +174,6 @@ def _whole(part: Any) -> Machine:
 _WIDEN = Machine(
     "widen",
     lambda params: None,
-    lambda inputs, state, params, extra_args: (numerics.widen(inputs[0]), None),
+    lambda inputs, state, params, extra_args: (trees.widen(inputs[0]), None),
     has_state=False,
 )

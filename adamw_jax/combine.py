@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 from adamw_jax.circuit import Machine, composed, key_of
 from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
 
@@ -63,7 +63,7 @@ class Merge(Readable):
 
     def __call__(self, *arrays: jax.Array) -> jax.Array:
         """Merges one array for each branch."""
-        (merged,) = numerics.map_arithmetic(self.arithmetic, self.hyperparameters, *arrays)
+        (merged,) = trees.map_arithmetic(self.arithmetic, self.hyperparameters, *arrays)
         return merged
 
 
@@ -96,7 +96,7 @@ def parallel(
         run = functools.partial(_merge, lambda: merge, ())
     machine = Machine(
         ("merge", key_of(getattr(merge, "description", merge))),
-        numerics.check_floating,
+        trees.check_floating,
         lambda inputs, state, params, extra_args: (run(*inputs), None),
         has_state=False,
     )
@@ -150,8 +150,8 @@ def _merge(arithmetic, hyperparameters, updates, *branches):
 
         return leaf
 
-    (merged,) = numerics.map_arithmetic(checked, hyperparameters, updates, *branches)
-    return numerics.cast_like(merged, updates)
+    (merged,) = trees.map_arithmetic(checked, hyperparameters, updates, *branches)
+    return trees.cast_like(merged, updates)
 
 
 _merge_jitted = functools.partial(jitted, static_argnums=0)(_merge)

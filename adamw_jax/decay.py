@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import masks, numerics
+from adamw_jax import masks, trees
 from adamw_jax.core import Description, GradientTransformation, describe
 from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.piece import piece
@@ -154,7 +154,7 @@ def _decaying(arithmetic, name, value, mask, description):
 
     def update(updates, state, params=None, **extra_args):
         # A mask made from the updates has no place for parameters without an update.
-        params = numerics.only_updated(params, updates)
+        params = trees.only_updated(params, updates)
         return later.update(updates, state, params, **extra_args)
 
     return GradientTransformation(first.init, update, description)

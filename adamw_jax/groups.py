@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 from adamw_jax.combine import check_transformations
 from adamw_jax.core import GradientTransformation, describe
 from adamw_jax.parameters import Parameter, listed, parameters
@@ -54,9 +54,9 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
         return inner.init(params)
 
     def update(updates, state, params=None, **extra_args):
-        whole = numerics.spread_none(updates, params)
+        whole = trees.spread_none(updates, params)
         changed, state = inner.update(whole, state, params, **extra_args)
-        return numerics.only_updated(changed, updates), state
+        return trees.only_updated(changed, updates), state
 
     return GradientTransformation(init, update, describe(partition, groups))
 
@@ -70,7 +70,7 @@ class _Labels:
     def __call__(self, tree: Any) -> Any:
         # Where there is no parameter, any group will do.
         names = [str(rule or self.rules[0]) for rule in first_matches(self.rules, parameters(tree))]
-        return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(names)
+        return jax.tree.structure(tree, is_leaf=trees.is_none).unflatten(names)
 
 
 def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamw_jax import numerics
+from adamw_jax import numerics, trees
 from adamw_jax.core import Description, Readable, describe
 from adamw_jax.parameters import Parameter, listed, parameters
 from adamw_jax.rules import Rule, as_rule, first_matches, kind
@@ -68,7 +68,7 @@ def _mismatch(mask: Any, tree: Any, error: ValueError) -> str:
     marks = [tuple(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
     leaves = {
         tuple(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=numerics.is_none)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=trees.is_none)
     }
     unmarked = [
         path
@@ -125,7 +125,7 @@ class DecayMask(Readable):
         """Like a call, but a rule may match nothing, as where parameters have no updates."""
         picks = self.constructor is decay_only
         marks = [(rule is not None) == picks for rule in self.deciding(parameters(tree))]
-        return jax.tree.structure(tree, is_leaf=numerics.is_none).unflatten(marks)
+        return jax.tree.structure(tree, is_leaf=trees.is_none).unflatten(marks)
 
     def deciding(self, found: list[Parameter]) -> list[Rule | None]:
         """The first rule that matches each parameter, None where none does."""

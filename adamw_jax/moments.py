@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import numerics, trees
 from adamw_jax.core import GradientTransformation, describe
 from adamw_jax.hyperparameters import decay_rate, flag, floating_dtype
 from adamw_jax.piece import piece
@@ -161,7 +161,7 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
         _average_square,
         (decay_rate("b2", b2),),
         state=SecondMomentState,
-        start=numerics.real_zeros,
+        start=trees.real_zeros,
     )
 
 
@@ -186,7 +186,7 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
         _fading_max,
         (decay_rate("b2", b2),),
         state=SecondMomentState,
-        start=numerics.real_zeros,
+        start=trees.real_zeros,
     )
 
 
@@ -204,7 +204,7 @@ def running_max() -> GradientTransformation:
     Raises:
       ValueError: (at `init`) a parameter is not floating-point or complex.
     """
-    return piece(describe(running_max), _max, state=RunningMaxState, start=numerics.real_zeros)
+    return piece(describe(running_max), _max, state=RunningMaxState, start=trees.real_zeros)
 
 
 def _zeros_in(dtype):
@@ -218,7 +218,7 @@ def _zeros_in(dtype):
             )
         return dtype
 
-    return lambda params: numerics.zeros(params, fitting if dtype else numerics.working_dtype)
+    return lambda params: trees.zeros(params, fitting if dtype else numerics.working_dtype)
 
 
 # Below, each function gives (what is put out, what is remembered).

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 
 # A parameter's name tells its kind, or if that is `weight`, the name of its module. Digits
 # and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
@@ -37,7 +37,7 @@ def parameters(tree: Any) -> list[Parameter]:
     Flax's boxes around an array (`nnx.Variable`, `nn.Partitioned`) are not part of the
     path: under `nnx.Optimizer` there are boxes at `init` only.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=numerics.is_none)
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=trees.is_none)
     return [_parameter(tree, keys, leaf is not None) for keys, leaf in leaves]
 
 

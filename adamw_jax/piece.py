@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 from adamw_jax.circuit import Machine, key_of, single
 from adamw_jax.core import Description, GradientTransformation, jitted
 
@@ -49,7 +49,7 @@ def piece(
     hyperparameters: tuple[Any, ...] = (),
     *,
     state: Callable[[Any], Any] | None = None,
-    start: Callable[[optax.Params], Any] = numerics.zeros,
+    start: Callable[[optax.Params], Any] = trees.zeros,
     counts: bool = False,
     params_for: str | None = None,
 ) -> GradientTransformation:
@@ -98,7 +98,7 @@ def piece(
 
 
 def _init(state_type, start, params):
-    numerics.check_floating(params)
+    trees.check_floating(params)
     return state_type and state_type(start(params))
 
 
@@ -106,7 +106,7 @@ def _update(arithmetic, hyperparameters, state_type, counts, params_for, inputs,
     updates, *count = inputs
     # A schedule is called out here: inside it would be compiled anew for each optimizer.
     given = [h(*count) if callable(h) else h for h in hyperparameters]
-    others = [numerics.only_updated(params, updates, params_for)] if params_for else []
+    others = [trees.only_updated(params, updates, params_for)] if params_for else []
     t = count if counts else []
     updates, memory = _run(arithmetic, given, t, updates, state, others)
     return updates, state_type and state_type(*memory)
@@ -117,11 +117,11 @@ def _run(arithmetic, hyperparameters, count, updates, state, others):
     # Added as floats: the count may stand at the largest integer.
     t = [n.astype(float) + 1 for n in count]
     memory = state or ()
-    new, *remembered = numerics.map_arithmetic(
+    new, *remembered = trees.map_arithmetic(
         arithmetic, (*hyperparameters, *t), updates, *memory, *others, outputs=1 + len(memory)
     )
-    kept = [numerics.cast_like(*pair) for pair in zip(remembered, memory, strict=True)]
-    return numerics.cast_like(new, updates), kept
+    kept = [trees.cast_like(*pair) for pair in zip(remembered, memory, strict=True)]
+    return trees.cast_like(new, updates), kept
 
 
 @jitted

@@ -13,7 +13,7 @@ import jax.core
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics
+from adamw_jax import trees
 from adamw_jax.combine import check_transformations
 from adamw_jax.conventions import timescale_from_per_step
 from adamw_jax.hyperparameters import positive
@@ -108,12 +108,12 @@ def decay_report(
         complex (with the paths), or the hyperparameters are tracers.
     """
     check_transformations("decay_report", [optimizer])
-    numerics.check_floating(params, arrays_only=True)
+    trees.check_floating(params, arrays_only=True)
     steps = positive("steps_per_epoch", 1 if steps_per_epoch is None else steps_per_epoch)
     if not (isinstance(step, numbers.Integral) and 0 <= step < 2**31):
         raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
     found, shapes = parameters(params), jax.eval_shape(lambda tree: tree, params)
-    leaves = jax.tree.leaves(shapes, is_leaf=numerics.is_none)
+    leaves = jax.tree.leaves(shapes, is_leaf=trees.is_none)
     once, twice = _taken_away(optimizer, shapes, step)
     why = reasons(getattr(optimizer, "description", None), found)
 
@@ -152,7 +152,7 @@ def _taken_away(optimizer, shapes, step):
         state = jax.tree_util.tree_map_with_path(at_step, optimizer.init(filled(size)))
         updates, _ = optimizer.update(filled(zero), state, filled(size))
         firsts = jax.tree.map(lambda u: jnp.ravel(u)[:1].sum().real, updates)
-        return jax.tree.leaves(firsts, is_leaf=numerics.is_none)
+        return jax.tree.leaves(firsts, is_leaf=trees.is_none)
 
     changes = [first_changes(size, 0.0, step) for size in (1.0, 2.0)]
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(changes)):
