@@ -1,7 +1,7 @@
 """Adam and AdamW from separate, pure gradient transformations that compose.
 
-The pieces chain into the optimizers, and speak Optax's contract; see `optimizers`
-for how each optimizer is composed.
+The pieces compose into the optimizers and follow Optax's contract; `optimizers` shows how
+each optimizer is composed.
 """
 
 from adamw_jax.averaging import TemporalAverageState, temporal_average

@@ -14,26 +14,26 @@ from adamw_jax.piece import piece
 
 
 class TemporalAverageState(NamedTuple):
-    """The memory of `temporal_average`.
+    """State of `temporal_average`.
 
     Attributes:
-      average: the corrected average of the parameters, in their shapes and in working
-        precision; before the first update the parameters themselves.
+      average: the corrected average of the parameters, with their shapes and in working
+        precision; before the first update, the parameters themselves.
     """
 
     average: optax.Params
 
 
 def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
-    """Averages the parameters over the steps; the updates pass as they are.
+    """Averages the parameters over the steps and passes the updates on unchanged.
 
     θ̄ ← b2 θ̄ + (1 − b2) θ; θ̂ = θ̄ / (1 − b2ᵗ), from θ̄ = 0. Source: arXiv 1412.6980, §7.2.
-    What is kept is the corrected average, which steps by
-    θ̂ ← θ̂ + (1 − b2)/(1 − b2ᵗ) (θ − θ̂), so that it can be used as it stands:
+    The state holds the corrected average itself, which is updated by
+    θ̂ ← θ̂ + (1 − b2)/(1 − b2ᵗ) (θ − θ̂), so that it can be used directly:
 
         averaged = optax.tree.get(optimizer_state, "average")
 
-    Stands last, where the updates are what will be added to the parameters:
+    This piece must stand last, where the updates are what will be added to the parameters:
     `chain(adam(1e-3), temporal_average(0.999))`.
 
     Args:
@@ -41,9 +41,8 @@ def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
     Returns:
       A transformation with state `(TemporalAverageState, StepsState)`. Its update needs
-      `params`. (The
-      average of PyTorch's `get_ema_multi_avg_fn` starts at the first parameters instead,
-      and remembers them.)
+      `params`. (The average of PyTorch's `get_ema_multi_avg_fn` starts at the first
+      parameters instead, and remembers them.)
 
     Raises:
       ValueError: b2 is outside [0, 1), a parameter is not floating-point or complex (at
@@ -60,7 +59,7 @@ def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
     )
 
     def wiring(circuit, source):
-        # Beside the updates, which pass as they are.
+        # A side branch: the updates themselves pass unchanged.
         circuit.add(averaged, circuit.place(_NEXT_PARAMS, source))
         return source
 
@@ -78,7 +77,7 @@ def _corrected_average(b2, t):
 
 
 def _copies(params):
-    # The parameters' own buffers may be donated.
+    # Copies, because the parameters' own buffers may be donated.
     trees.check_floating(params, arrays_only=True)
     return jax.tree.map(lambda p: jnp.array(p, numerics.working_dtype(p)), params)
 
@@ -99,7 +98,7 @@ def _applied(params, updates):
 
 
 def _rounded(p):
-    """As the parameter will be: XLA leaves out a rounding that is undone right after."""
+    """Rounds as the parameter will be: XLA drops a cast down that a cast up follows at once."""
     info = jnp.finfo(p.dtype)
     if jnp.iscomplexobj(p) or info.bits >= 32:
         return p

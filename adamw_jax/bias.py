@@ -13,11 +13,11 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
     """Divides by 1 − bᵗ, the sum of the weights of a moving average after t steps.
 
     After `momentum(b)` this gives the weighted mean of the gradients so far (Adam §3,
-    arXiv 1412.6980). All corrections of a composition count the steps together.
+    arXiv 1412.6980). All corrections in a composition share one count of the steps.
 
     Args:
       b: decay rate in [0, 1) of the average to be corrected, a number or 0-d array.
-      ahead: how many steps ahead of t to correct for; Nesterov's look-ahead wants 1.
+      ahead: how many steps ahead of t to correct for; Nesterov's look-ahead needs 1.
 
     Returns:
       A transformation with state `StepsState`.

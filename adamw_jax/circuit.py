@@ -1,8 +1,8 @@
-"""What a composition computes: every machine once, however often it is named.
+"""What a composition computes: each machine runs once, however often it is named.
 
 `chain` and `parallel` say which machine feeds which. Two machines that are made by the
-same call and see the same updates put out the same, now and ever after, so they are one:
-it works once and keeps one state. In AdaBelief,
+same call and see the same updates always have the same output, so they are one machine,
+which runs once and keeps one state. In AdaBelief,
 
     m = momentum(b1)
     surprise = parallel(chain(), m, merge=difference())
@@ -10,7 +10,7 @@ it works once and keeps one state. In AdaBelief,
 
 the mean m is computed and kept once, as in the paper. So is the number of steps, which all
 bias corrections and schedules of a composition read. In `chain(m, m)` the second mean sees
-what the first puts out, and is another machine.
+the output of the first, so it is another machine.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ from adamw_jax.core import Description, GradientTransformation
 
 
 class Machine(NamedTuple):
-    """A Mealy machine: something that may keep a state, and puts out one value.
+    """A Mealy machine: it may keep a state, and has one output.
 
     Attributes:
       key: hashable; machines with equal keys and inputs are one.
       init: `params -> state`.
       update: `(inputs, state, params, extra_args) -> (output, state)`.
-      has_state: whether it keeps any; without, `init` and `update` give None for it.
+      has_state: whether it keeps a state; if not, `init` and `update` return None for it.
     """
 
     key: Any
@@ -44,7 +44,8 @@ class Wire(NamedTuple):
     """Where a value of a circuit comes from.
 
     Attributes:
-      place: of the machine that puts it out, from 1; 0 for the circuit's own updates.
+      place: the number, from 1, of the machine whose output it is; 0 for the updates that
+        enter the circuit.
       wide: whether half-precision leaves have been widened to float32 on the way.
     """
 
@@ -57,14 +58,14 @@ Wiring = Callable[["Circuit", Wire], Wire]
 
 
 class Circuit:
-    """Machines in the order of their work, each with the wires that feed it."""
+    """Machines in the order in which they run, each with the wires that feed it."""
 
     def __init__(self):
         self.machines: list[tuple[Machine, tuple[Wire, ...], bool]] = []
         self.wires: dict[Any, Wire] = {}
 
     def place(self, machine: Machine, *inputs: Wire) -> Wire:
-        """The wire out of a machine, which is put in unless it is there."""
+        """The output wire of a machine, which is added unless the circuit has it already."""
         key = machine.key, inputs
         if key not in self.wires:
             wide = bool(inputs) and inputs[0].wide
@@ -73,7 +74,7 @@ class Circuit:
         return self.wires[key]
 
     def add(self, part: optax.GradientTransformation, source: Wire) -> Wire:
-        """The wire out of a transformation that is fed by `source`."""
+        """The output wire of a transformation that is fed by `source`."""
         wiring = getattr(part, "wiring", None)
         return wiring(self, source) if wiring else self.place(_whole(part), source)
 
@@ -83,26 +84,26 @@ class Circuit:
 
     def init(self, params: optax.Params) -> tuple[Any, ...]:
         """The states of the machines that keep one."""
-        sights = params, trees.widen(params)
-        states = [(m, m.init(sights[wide])) for m, _, wide in self.machines]
+        views = params, trees.widen(params)
+        states = [(m, m.init(views[wide])) for m, _, wide in self.machines]
         return tuple(state for machine, state in states if machine.has_state)
 
     def update(
         self, updates: optax.Updates, states: tuple[Any, ...], params: Any, extra: dict[str, Any]
     ) -> tuple[list[Any], tuple[Any, ...]]:
-        """The value on every wire, by place, and the new states."""
+        """The values on all wires, indexed by place, and the new states."""
         expected = sum(machine.has_state for machine, *_ in self.machines)
         if len(states) != expected:
             raise ValueError(
                 f"the state has {len(states)} parts where this composition keeps {expected}: "
-                "it is the state of another optimizer. Make one with init"
+                "it is the state of another optimizer. Make a new one with this one's init"
             )
-        sights, values = (params, trees.widen(params)), [updates]
+        views, values = (params, trees.widen(params)), [updates]
         left, new = iter(states), []
         for machine, inputs, wide in self.machines:
             state = next(left) if machine.has_state else None
             given = tuple(values[wire.place] for wire in inputs)
-            value, state = machine.update(given, state, sights[wide], extra)
+            value, state = machine.update(given, state, views[wide], extra)
             values.append(value)
             new += [state] if machine.has_state else []
         return values, tuple(new)
@@ -113,7 +114,7 @@ def composed(wiring: Wiring, description: Description) -> GradientTransformation
     circuit = Circuit()
     end = wiring(circuit, SOURCE).place
 
-    def init(params):  # a function, which copies share as Optax's do, and no bound method
+    def init(params):  # a function, not a bound method: copies must share it, as in Optax
         return circuit.init(params)
 
     def update(updates, state, params=None, **extra_args):
@@ -124,7 +125,10 @@ def composed(wiring: Wiring, description: Description) -> GradientTransformation
 
 
 def single(wiring: Wiring, description: Description) -> GradientTransformation:
-    """A piece by itself: like a composition, but with its only state bare, or `EmptyState`."""
+    """A piece by itself: a composition whose state, if it is one, is not wrapped in a tuple.
+
+    Without any state it is `EmptyState`.
+    """
     whole = composed(wiring, description)
 
     def init(params):
@@ -144,7 +148,7 @@ def _bare(states: Any) -> Any:
 
 
 def key_of(value: Any) -> Any:
-    """Equal for equal calls. Arrays are never looked into: only the same one is equal."""
+    """A key that is equal for equal calls. Arrays are compared by identity, never by value."""
     match value:
         case Description(constructor, args, kwargs):
             return constructor, key_of(args), key_of(kwargs)
@@ -162,7 +166,7 @@ def key_of(value: Any) -> Any:
 
 
 def _whole(part: Any) -> Machine:
-    """A transformation that keeps its state to itself, such as any from elsewhere."""
+    """The machine of a transformation that is taken whole, such as one from another library."""
     transformation: Any = optax.with_extra_args_support(part)
 
     def update(inputs, state, params, extra_args):

@@ -1,8 +1,8 @@
-"""Composition: one transformation after another, and side by side.
+"""Composition of transformations, one after another and side by side.
 
 `chain` is Optax's, made readable. `parallel` is what Optax lacks and Adam needs: the
-second moment must see the raw gradient, not the momentum. Both share: what is named twice
-and sees the same updates works once and keeps one state, see `circuit`.
+second moment must see the raw gradient, not the momentum. In both, a piece that is named
+twice and sees the same updates runs once and keeps one state; see `circuit`.
 """
 
 import functools
@@ -22,12 +22,13 @@ from adamw_jax.core import Description, GradientTransformation, Readable, descri
 def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
     """Applies transformations one after another; `chain()` is the identity.
 
-    The state is the tuple of the states of all pieces that keep one, in the order in which
-    they are first used, those in chains and parallels inside included: where the
-    parentheses stand makes no difference. A part from elsewhere keeps its state whole.
+    The state is a flat tuple: the states of all pieces that keep one, in the order in which
+    they are first used. It includes those of nested chains and parallels, so that it makes
+    no difference where the parentheses stand. A transformation from another library has one
+    entry, its whole state.
 
     Args:
-      *parts: transformations, of this library or any other.
+      *parts: transformations from this library or any other.
 
     Raises:
       ValueError: a part is not a gradient transformation.
@@ -44,10 +45,10 @@ class Merge(Readable):
     """A function of arrays that has hyperparameters, for `parallel`.
 
     Args:
-      description: `describe(constructor, …)`: the call that made it, which prints.
+      description: `describe(constructor, …)`: the call that made it, which `repr` shows.
       arithmetic: takes the hyperparameters and returns a function of one array for each
-        branch, all of one shape and in working precision; as in `piece`, a function of a
-        module.
+        branch, all of one shape and in working precision. As in `piece`, it must be a
+        function defined in a module.
       hyperparameters: as in `piece`.
     """
 
@@ -79,12 +80,12 @@ def parallel(
 
     Args:
       *branches: transformations that keep the structure and shapes of the updates.
-      merge: takes one array for each branch, and gives an array of the same shape.
+      merge: takes one array for each branch and returns an array of the same shape.
 
     Raises:
       ValueError: there is no branch, a branch is not a gradient transformation, merge does
-        not take one array for each, or (at the first update) the merged leaf has another
-        shape than the update.
+        not take one array for each, or (at the first update) the merged leaf and the update
+        differ in shape.
     """
     check_transformations("parallel", branches)
     if not branches:
@@ -118,7 +119,7 @@ def _check_merge(merge: Any, branches: int) -> None:
     except TypeError as error:
         wanted = f"merge={merge!r} does not take one array for each of {branches} branches"
         raise ValueError(f"{wanted}: {error}") from error
-    except ValueError:  # a builtin that does not tell what it takes
+    except ValueError:  # a builtin whose signature is unknown
         return
 
 
@@ -158,17 +159,17 @@ _merge_jitted = functools.partial(jitted, static_argnums=0)(_merge)
 
 
 def check_transformations(name: str, parts: Iterable[Any]) -> None:
-    """Refuses what is no gradient transformation.
+    """Checks that all parts are gradient transformations.
 
     Args:
-      name: of the function that was given the parts.
+      name: the name of the function that was given the parts, for the message.
       parts: what it was given.
 
     Raises:
       ValueError: a part has no `init` and `update`, or is the constructor of one.
     """
     for part in parts:
-        # As Optax does, by what it can: optax.MultiSteps is no GradientTransformation.
+        # By its methods, as Optax does: optax.MultiSteps is not a GradientTransformation.
         if not (callable(getattr(part, "init", None)) and callable(getattr(part, "update", None))):
             raise ValueError(
                 f"{name} takes gradient transformations (pairs of init and update), got {part!r}"

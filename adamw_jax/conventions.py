@@ -9,13 +9,13 @@ step*. The other numbers are
     timescale          1 / (λ steps_per_epoch): the epochs in which decay alone takes a
                        weight to 1/e (Wang & Aitchison, arXiv 2405.13698)
 
-docs/weight-decay.md says who uses which, and what a change of α does to them.
+docs/weight-decay.md says who uses which, and how a change of α affects them.
 
-All functions take real numbers, NumPy arrays and JAX arrays, which broadcast. Out of
-numbers and NumPy arrays come numbers and NumPy arrays, computed in float64; out of JAX
-arrays come JAX arrays, in float32 or wider. Whole numbers count as floating-point ones.
-What is no real number raises a `ValueError`, and so does what is out of range, except in a
-JAX array, whose values are never read.
+All functions take real numbers, NumPy arrays and JAX arrays, which broadcast. Given numbers
+and NumPy arrays, they return numbers and NumPy arrays, computed in float64; given JAX
+arrays, they return JAX arrays, in float32 or wider. Integers are converted to
+floating-point numbers. An argument that is not a real number, or is out of range, raises a
+`ValueError`; the values of a JAX array are never read, so its range is not checked.
 """
 
 import math
@@ -37,7 +37,7 @@ def per_step_from_weight_decay(weight_decay: Any, learning_rate: Any) -> Any:
 
     Args:
       weight_decay: as `adamw` takes it, in [0, ∞).
-      learning_rate: α, in [0, ∞). Either may be a schedule (step → number); then so is λ.
+      learning_rate: α, in [0, ∞). If either is a schedule (step → number), so is λ.
     """
     decay = _scheduled("weight_decay", weight_decay)
     rate = _scheduled("learning_rate", learning_rate)
@@ -52,7 +52,8 @@ def weight_decay_from_per_step(decay_per_step: Any, learning_rate: Any) -> Any:
 
     Args:
       decay_per_step: λ, in [0, ∞).
-      learning_rate: α, in (0, ∞), the rate at which λ is meant; a number, without its schedule.
+      learning_rate: α, in (0, ∞), the rate at which the decay per step is to be λ; a number, not
+        a schedule.
     """
     decay_per_step = _non_negative("decay_per_step", decay_per_step)
     return decay_per_step / _positive("learning_rate", learning_rate)
@@ -119,7 +120,7 @@ def _reciprocal(x: Any) -> Any:
 
 
 def _scheduled(name: str, value: Any) -> Callable[[Any], Any]:
-    """A checked function from the step to a number; constant unless it is given one."""
+    """A function from the step to a checked number; constant where the value is a number."""
     if callable(value):
         return lambda step: _non_negative(f"what the schedule of {name} returns", value(step))
     number = _non_negative(name, value)
@@ -135,9 +136,9 @@ def _positive(name: str, value: Any) -> Any:
 
 
 def _real(name: str, value: Any, allowed: str, in_range: Callable[[Any], Any]) -> Any:
-    """A number as a float, an array as a floating-point one, checked."""
+    """Checks a number or array, and returns it as a float or floating-point array."""
     if isinstance(value, jax.Array) and is_real(value.dtype):
-        # Half precision ends at 65,504, which a run's steps may exceed.
+        # Widened, since float16 ends at 65,504, and a run may have more steps than that.
         wide = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
         return wide.astype(numerics.working_dtype(wide))
     is_array = isinstance(value, np.ndarray) and value.shape and is_real(value.dtype)

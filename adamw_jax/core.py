@@ -4,7 +4,7 @@ A transformation is a pair of pure functions, `init(params) -> state` and
 `update(updates, state, params) -> (updates, state)`: Optax's contract, so every
 piece of this library drops into `optax.chain`, `nnx.Optimizer`, a Linen
 `TrainState`, `optax.MultiSteps`, `optax.masked` and `optax.inject_hyperparams`.
-Added to the pair is a `Description`: the composition as data, which is what prints.
+A `Description` is added to the pair: the composition as data, which `repr` shows.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ class Description:
 
     Attributes:
       constructor: the public function that was called.
-      args: what it got by position: hyperparameters, or the parts composed, or a
-        dictionary of them (`Description`s; a transformation from elsewhere stands as
-        itself).
-      kwargs: what it got by name, defaults included.
+      args: its positional arguments: hyperparameters, or the parts that are composed, or a
+        dictionary of parts. A part is given by its `Description`; a transformation from
+        another library stands for itself.
+      kwargs: its keyword arguments, defaults included.
     """
 
     constructor: Callable[..., Any]
@@ -88,15 +88,15 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
     `eval(repr(tx), vars(adamw_jax))` makes an optimizer with the same description. Two
     transformations are equal, and hash alike, when `init` and `update` are the same
     functions, as in Optax. `_replace` and `jax.tree.map` make another pair of
-    functions, to which no description is known to apply, and so drop it.
+    functions, for which no description is known, and so drop it.
 
     Attributes:
       init: `params -> state`.
       update: `(updates, state, params=None, **extra_args) -> (updates, state)`.
-        Extra arguments are handed to the parts that take them.
+        Extra arguments are passed to the parts that take them.
       description: the composition as data, or None.
-      wiring: puts its machines into the circuit of a larger composition, or None where
-        it goes in whole; see `circuit`.
+      wiring: adds its machines to the circuit of a larger composition; None where it is
+        added as one machine. See `circuit`.
     """
 
     description: Description | None = None
@@ -119,7 +119,7 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
 
 
 def _layout(value: Any, prefix: str = "", indent: int = 0) -> str:
-    """Writes a call, or a dictionary, on one line where it fits, else an argument a line."""
+    """Writes a call or dictionary on one line if it fits, otherwise one argument a line."""
     head, arguments, tail = _opened(value)
     line = prefix + head + ", ".join(name + _value(arg) for name, arg in arguments) + tail
     composed = any(isinstance(arg, Description | dict) for _, arg in arguments)
@@ -135,7 +135,7 @@ def _layout(value: Any, prefix: str = "", indent: int = 0) -> str:
 
 
 def _opened(value: Description | dict[Any, Any]) -> tuple[str, list[tuple[str, Any]], str]:
-    """What opens a call or dictionary, its arguments with their names, what closes it."""
+    """The opening of a call or dictionary, its arguments with their names, and the closing."""
     if isinstance(value, dict):
         return "{", [(f"{key!r}: ", entry) for key, entry in value.items()], "}"
     defaults = inspect.signature(value.constructor).parameters
@@ -164,7 +164,7 @@ def _value(value: Any) -> str:
             return repr(value if isinstance(value, int) else float(value))
         case np.dtype() | type():
             return repr(np.dtype(value).name)
-        case jax.Array():  # never read: it may be a tracer, or on a device at work
+        case jax.Array():  # never read: it may be a tracer, or its device may be busy
             kind = "tracer" if isinstance(value, jax.core.Tracer) else "array"
             return f"<{kind} {value.dtype}{list(value.shape)}>"
         case _ if callable(value) and not isinstance(value, Description):
@@ -179,6 +179,6 @@ def _foreign(tx: Any) -> str:
 
 
 def _maker(function: Callable[..., Any]) -> str:
-    """The name of the function that was called to make `function`."""
+    """The name of the outermost function in whose call `function` was made."""
     name = getattr(function, "__qualname__", type(function).__name__)
     return name.partition(".<locals>")[0]

@@ -2,12 +2,12 @@
 
 Before the adaptive scaling, λθ is part of the gradient and is divided by √v with it:
 L2 regularization. After it, every parameter shrinks by the same fraction: decoupled decay
-(AdamW, arXiv 1711.05101). The arithmetic is the same function, u ← u + λθ, and since it
-adds, it always stands before the stage that flips the sign. That stage multiplies λ by the
-learning rate or by a schedule alone: see "Two conventions" in docs/weight-decay.md.
+(AdamW, arXiv 1711.05101). The arithmetic is the same function, u ← u + λθ, and because it
+adds, it always stands before the stage that flips the sign. That stage multiplies λ either
+by the learning rate or by a schedule alone: see "Two conventions" in docs/weight-decay.md.
 
-Cautious decay stands where decoupled decay does. Proximal decay divides by 1 + λ instead
-of multiplying by 1 − λ, so it needs the finished step and stands last.
+Cautious decay stands in the same place as decoupled decay. Proximal decay divides by 1 + λ instead
+of multiplying by 1 − λ, so it needs the finished step and must stand last.
 """
 
 from typing import Any
@@ -28,20 +28,20 @@ def decoupled_weight_decay(
 
     Args:
       weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
-      mask: which parameters decay, all by default: a rule (`decay_except`,
-        `decay_only`), a tree of booleans with the structure of the parameters or a
-        prefix of it, or a function that makes one from a tree like the parameters. The
-        function is called with the parameters at `init` and with the updates afterwards;
-        under `nnx.Optimizer` the first hold `Variable`s and the second arrays.
+      mask: which parameters decay; all by default. Either a mask by rules (`decay_except`,
+        `decay_only`), or a tree of booleans with the structure of the parameters or a
+        prefix of it, or a function that makes such a tree from one like the parameters.
+        The function is called with the parameters at `init` and with the updates
+        afterwards; under `nnx.Optimizer` the former hold `Variable`s and the latter arrays.
 
     Returns:
-      A transformation with state `StepsState` under a schedule, else
+      A transformation with state `StepsState` for a schedule, otherwise
       `optax.EmptyState`; with a mask, `optax.MaskedState` around it. Its update needs
       `params`.
 
     Raises:
-      ValueError: λ is negative, infinite, NaN or no number; the mask does not match the
-        parameters (with the paths that differ); the parameters are missing.
+      ValueError: λ is negative, infinite, NaN or not a number; the mask does not match the
+        parameters (the message lists the paths that differ); the parameters are missing.
     """
     description = describe(decoupled_weight_decay, weight_decay, mask=mask)
     return _decaying(_add_decayed, "weight_decay", weight_decay, mask, description)
@@ -52,8 +52,8 @@ def l2_regularization(
 ) -> GradientTransformation:
     """Adds the gradient of (λ′/2)‖θ‖² to the gradients: g ← g + λ′θ, before the scaling.
 
-    The very same function as `decoupled_weight_decay`, under the name that it has when it
-    stands first. For gradient descent the two are the same optimizer where λ′ = λ/α (AdamW,
+    This is the same function as `decoupled_weight_decay`, under the name that it has where
+    it stands first. For gradient descent the two are the same optimizer where λ′ = λ/α (AdamW,
     arXiv 1711.05101, Proposition 1); for Adam there is no such λ′ (Proposition 2).
 
     Args:
@@ -73,19 +73,19 @@ def l2_regularization(
 def cautious_weight_decay(
     weight_decay: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
 ) -> GradientTransformation:
-    """Decays only what the step takes towards zero anyway: u ← u + λ 1[u·θ ≥ 0] θ.
+    """Decays only where the step moves towards zero anyway: u ← u + λ 1[u·θ ≥ 0] θ.
 
-    Source: arXiv 2510.12402, Algorithm 1. It stands where `decoupled_weight_decay` does, in
-    either convention. (The *cautious optimizers* of arXiv 2411.16085 are something else:
-    they leave out the step where it disagrees with the gradient.)
+    Source: arXiv 2510.12402, Algorithm 1. It stands in the same place as
+    `decoupled_weight_decay`, in either convention. (The *cautious optimizers* of arXiv
+    2411.16085 are something else: they omit the step where it disagrees with the gradient.)
 
     Args:
       weight_decay: λ ≥ 0, a number, a 0-d array or a schedule (step → number).
       mask: see `decoupled_weight_decay`.
 
     Returns:
-      A transformation, as `decoupled_weight_decay`. Complex numbers agree in sign where
-      the real part of u θ* is not negative.
+      A transformation, as `decoupled_weight_decay`. For complex numbers the condition is
+      that the real part of u θ* is not negative.
 
     Raises:
       ValueError: as `decoupled_weight_decay`.
@@ -97,11 +97,11 @@ def cautious_weight_decay(
 def proximal_weight_decay(
     decay_per_step: optax.ScalarOrSchedule, mask: optax.MaskOrFn = None
 ) -> GradientTransformation:
-    """Shrinks after the step instead of before: θ ← (θ + u) / (1 + λ), u the finished step.
+    """Shrinks after the step instead of before: θ ← (θ + u) / (1 + λ), with u the finished step.
 
-    The proximal step of (λ/2)‖θ‖², with which decoupled decay agrees to first order in λ
-    (AdamProx, arXiv 2202.00089). However large λ is, it never overshoots zero. It stands
-    last, after the stage that flips the sign.
+    This is the proximal step of (λ/2)‖θ‖²; decoupled decay agrees with it to first order in
+    λ (AdamProx, arXiv 2202.00089). It never overshoots zero, however large λ is. It must
+    stand last, after the stage that flips the sign.
 
     Args:
       decay_per_step: λ ≥ 0, a number, a 0-d array or a schedule (step → number): the
@@ -119,13 +119,13 @@ def proximal_weight_decay(
 
 
 def check_undecayed(part: Any) -> None:
-    """Refuses an optimizer of this library that decays the parameters by itself.
+    """Refuses an optimizer of this library that already decays the parameters.
 
     Args:
       part: the optimizer, or a part of its description.
 
     Raises:
-      ValueError: it has decoupled decay by a schedule, or by a number that is not zero.
+      ValueError: it has decoupled decay, with a schedule or with a number other than zero.
     """
     decoupled = decoupled_weight_decay, cautious_weight_decay, proximal_weight_decay
     match getattr(part, "description", part):
@@ -148,12 +148,12 @@ def _decaying(arithmetic, name, value, mask, description):
     stage = piece(description, arithmetic, (value,), params_for="weight decay")
     if mask is None:
         return stage
-    # Rules must pick something of the parameters, though not of the updates.
+    # Each rule must match some parameter, though perhaps none that has an update.
     seen_later = mask.marks if isinstance(mask, masks.DecayMask) else mask
     first, later = (optax.masked(stage, masks.CheckedMask(m)) for m in (mask, seen_later))
 
     def update(updates, state, params=None, **extra_args):
-        # A mask made from the updates has no place for parameters without an update.
+        # A mask made from the updates has no entry for parameters without an update.
         params = trees.only_updated(params, updates)
         return later.update(updates, state, params, **extra_args)
 
@@ -166,7 +166,7 @@ def _add_decayed(weight_decay):
 
 def _add_cautious(weight_decay):
     def add(u, p):
-        # Of the signs: the product of small numbers would underflow to zero.
+        # The product of the signs, since that of small numbers would underflow to zero.
         agree = (jnp.sign(u) * jnp.conj(jnp.sign(p))).real >= 0
         return jnp.where(agree, u + weight_decay * p, u)
 

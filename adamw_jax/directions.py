@@ -1,8 +1,8 @@
-"""The directions in which the optimizers go: their updates without rate, sign and decay.
+"""The directions of the optimizers: their updates without learning rate, sign and decay.
 
-Under Optax's names, arguments and defaults, for those who compose. `adam` is
-`chain(scale_by_adam(…), scale_by_learning_rate(α))`, and so are its relatives; what the
-hyperparameters mean is told where their pieces are, see `optimizers`.
+They have Optax's names, arguments and defaults, and are meant for composing. `adam` is
+`chain(scale_by_adam(…), scale_by_learning_rate(α))`, and its relatives are built in the same
+way. The pieces' docstrings say what the hyperparameters mean; see `optimizers`.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ Number = jax.typing.ArrayLike
 
 
 def mean(b1: Number, mu_dtype: Any = None, nesterov: bool = False) -> GradientTransformation:
-    """The corrected first moment m̂, or NAdam's."""
+    """The corrected first moment m̂, or with `nesterov` NAdam's look-ahead of it."""
     average = momentum(b1, accumulator_dtype=floating_dtype("mu_dtype", mu_dtype))
     if not flag("nesterov", nesterov):
         return chain(average, bias_correction(b1))
@@ -43,7 +43,7 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """The direction of `adam`, m̂ / (√v̂ + eps), or with `nesterov` of `nadam`."""
+    """The direction of `adam`, m̂ / (√v̂ + eps), or with `nesterov` that of `nadam`."""
     first, second = mean(b1, mu_dtype, nesterov), mean_square(b2)
     return parallel(first, second, merge=rms_ratio(eps, eps_root))
 
@@ -81,7 +81,7 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """The direction of `radam`, rₜ m̂ / √v̂, at first m̂."""
+    """The direction of `radam`: m̂ in the first steps, then rₜ m̂ / √v̂."""
     second = chain(mean_square(b2), rectification(b2, threshold))
     return parallel(mean(b1, nesterov=nesterov), second, merge=rms_ratio(eps, eps_root))
 
@@ -97,7 +97,7 @@ def scale_by_belief(
     """The direction of `adabelief`, m̂ / (√ŝ + eps)."""
     surprise = parallel(chain(), momentum(b1), merge=difference())
     first, second = mean(b1, nesterov=nesterov), chain(surprise, mean_square(b2))
-    # Added at every step in the paper; corrected, that is eps_root/(1 − b2) at all times.
+    # The paper adds eps_root at every step; after correction that is always eps_root/(1 − b2).
     merge = rms_ratio(eps, non_negative("eps_root", eps_root) / (1 - b2))
     return parallel(first, second, merge=merge)
 
@@ -106,7 +106,7 @@ def scale_by_lion(
     b1: Number = 0.9, b2: Number = 0.99, mu_dtype: Any = None
 ) -> GradientTransformation:
     """The direction of `lion`, sign(b1 m + (1 − b1) g)."""
-    decay_rate("b2", b2)  # which momentum calls b1
+    decay_rate("b2", b2)  # checked here, because momentum would call it b1
     memory = floating_dtype("mu_dtype", mu_dtype)
     before = momentum(b2, previous=True, accumulator_dtype=memory)
     mixture = parallel(before, chain(), merge=nesterov_lookahead(b1))

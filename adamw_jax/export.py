@@ -1,4 +1,4 @@
-"""Optimizer states in functions that `jax.export` serializes."""
+"""Lets `jax.export` serialize functions that take or return optimizer states."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ import jax.export
 def register_for_export(state: Any) -> None:
     """Lets functions that take or return such a state be serialized by `jax.export`.
 
-    A state consists of named tuples, and JAX serializes only those that are registered, in
-    each process anew. This registers every named tuple in the state that is not registered
-    yet, whichever library it is from, under the names of its package and class, such as
-    "optax.EmptyState":
+    A state consists of named tuples, and JAX serializes only those that are registered in
+    the running process. This registers every named tuple in the state that is not
+    registered yet, whichever library it is from, under the names of its package and class,
+    such as "optax.EmptyState". In the process that exports:
 
         register_for_export(state)
         exported = jax.export.export(jax.jit(step))(params, state)
         path.write_bytes(exported.serialize())
 
-    and in the process that runs it
+    In the process that runs what was exported:
 
         register_for_export(jax.eval_shape(optimizer.init, params))
         step = jax.export.deserialize(path.read_bytes()).call
 
     Args:
-      state: any tree, such as the state of an optimizer or a part of it, of arrays or
-        abstract.
+      state: any tree, such as the state of an optimizer or a part of it, of concrete or
+        abstract arrays.
 
     Raises:
       ValueError: another class is registered under the same name.
@@ -35,7 +35,8 @@ def register_for_export(state: Any) -> None:
         try:
             jax.export.register_namedtuple_serialization(kind, serialized_name=name)
         except ValueError as error:
-            # JAX has no way to ask whether a class is registered; only that is no mistake.
+            # JAX cannot be asked whether a class is registered. That it is, is the one error to
+            # be ignored.
             if "registration for type" not in str(error):
                 raise
 
@@ -47,7 +48,7 @@ def _named_tuples(tree: Any) -> list[type]:
     def visit(node):
         if isinstance(node, tuple) and hasattr(node, "_fields"):
             found[type(node)] = None
-        return False  # so that JAX goes on into it
+        return False  # so that JAX visits what is inside
 
     jax.tree.leaves(tree, is_leaf=visit)
     return list(found)

@@ -23,20 +23,20 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
             "*": adamw(1e-3, weight_decay=0.1, mask=decay_except()),
         })
 
-    This is `optax.partition` with rules in the place of a tree of labels.
+    This is `optax.partition` with rules instead of a tree of labels.
 
     Args:
-      groups: an optimizer for each rule: `path(…)`, a string that is the pattern of one,
-        or `kind(…)`. A parameter belongs to the first rule that matches it.
+      groups: an optimizer for each rule. A rule is `path(…)`, the pattern of one as a
+        string, or `kind(…)`. A parameter belongs to the first rule that matches it.
 
     Returns:
-      A transformation with state `optax.transforms.PartitionState`, in which each group is
-      named as its rule prints.
+      A transformation with state `optax.transforms.PartitionState`, in which the name of
+      each group is its rule's `repr`.
 
     Raises:
       ValueError: there is no group, a key is not a rule or comes twice, or a value is not a
-        transformation; or, at `init`, a group has no parameters, or parameters have no
-        group, with their paths.
+        transformation; or, at `init`, a group has no parameters, or a parameter has no
+        group (the message lists the paths).
     """
     if not isinstance(groups, Mapping) or not groups:
         raise ValueError(f"partition needs a mapping from rules to optimizers, got {groups!r}")
@@ -63,18 +63,21 @@ def partition(groups: Mapping[Rule | str, optax.GradientTransformation]) -> Grad
 
 @dataclasses.dataclass(frozen=True)
 class _Labels:
-    """A function from a tree to the names of its groups; a class, as `CheckedMask` is."""
+    """A function from a tree to the name of each parameter's group.
+
+    It is a class for the reason that `CheckedMask` is one.
+    """
 
     rules: tuple[Rule, ...]
 
     def __call__(self, tree: Any) -> Any:
-        # Where there is no parameter, any group will do.
+        # A place without a parameter needs a name, too, and any group will do.
         names = [str(rule or self.rules[0]) for rule in first_matches(self.rules, parameters(tree))]
         return jax.tree.structure(tree, is_leaf=trees.is_none).unflatten(names)
 
 
 def _check_groups(rules: list[Rule], found: list[Parameter]) -> None:
-    """Every rule must be the first for some parameter, and some rule for every parameter."""
+    """Every rule must be the first to match some parameter, and every parameter needs a rule."""
     picked = first_matches(rules, found)
     for rule in rules:
         if found and rule not in picked:

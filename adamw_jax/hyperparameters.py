@@ -1,12 +1,12 @@
 """Checks hyperparameters and prepares them as operands of the jitted arithmetic.
 
-Python and NumPy numbers are checked against their range, and constants are computed
-from them in float64, when an optimizer is built. The value of a `jax.Array` is never
-read: under a trace there is none, and on a device reading it would wait for everything
-queued before it. Its shape and dtype are checked.
+When an optimizer is built, Python and NumPy numbers are checked against their range, and
+constants are computed from them in float64. The value of a `jax.Array` is never read: a
+tracer has none, and reading one on a device would wait for everything queued before it.
+Only its shape and dtype are checked.
 
-Every check takes the name of the argument that the caller passed, for its message, and
-raises a `ValueError`.
+Every check takes the name under which the caller passed the argument, for the message of
+its `ValueError`.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Decay:
     """The decay rate β of a moving average, as operands.
 
     Attributes:
-      complement: 1 − β, float64 on the host or in the dtype of an array β.
-      log: log β, likewise; −∞ where β = 0.
-      is_long: whether β ≥ 1/2, static; None where β is an array.
+      complement: 1 − β, as a float64 on the host or, where β is an array, in its dtype.
+      log: log β, in the same form; −∞ where β = 0.
+      is_long: whether β ≥ 1/2 (static); None where β is an array.
     """
 
     complement: Any
@@ -39,12 +39,12 @@ class Decay:
 
 
 def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
-    """Checks that β is in [0, 1) and prepares it."""
+    """Checks that a decay rate β is in [0, 1) and prepares it."""
     value = _number(name, value, "[0, 1)", lambda x: 0 <= x < 1)
     if isinstance(value, float):
         return Decay(1 - value, math.log(value) if value else -math.inf, value >= 0.5)
-    # Of a β rounded to float32, log1p(−(1 − β)) has all the digits; log β has lost some.
-    # Below 1/4 nobody asks for it, and at β = 0 its derivative would be infinite.
+    # For a β rounded to float32, log1p(−(1 − β)) keeps all digits; log β loses some. The
+    # minimum keeps its derivative finite at β = 0; nothing uses the logarithm below β = 1/4.
     complement = 1 - value
     return Decay(complement, jnp.log1p(-jnp.minimum(complement, 0.75)), None)
 
@@ -80,10 +80,10 @@ def positive_integer(name: str, value: int | jax.Array) -> int | jax.Array:
 
 
 def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
-    """Checks a hyperparameter that is in [0, ∞) or a schedule (step → number).
+    """Checks that a hyperparameter is a number in [0, ∞) or a schedule (step → number).
 
     Returns:
-      The number, or a schedule that checks in the same way what the given one returns.
+      The number, or a schedule that applies the same check to what the given one returns.
     """
     if not callable(value):
         return _number(name, value, "[0, ∞), or a schedule", lambda x: 0 <= x < math.inf)
@@ -94,7 +94,8 @@ def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
             raise ValueError(f"the schedule of {name} must return real numbers, got {number.dtype}")
         return non_negative(f"what the schedule of {name} returns", number)
 
-    # It prints as the given one, but is not it: Equinox asks inspect, which would follow the link.
+    # It prints as the given one does, but has no link to it: Equinox uses inspect, which would
+    # follow the link.
     functools.update_wrapper(checked, value)
     del vars(checked)["__wrapped__"]
     return checked
@@ -123,14 +124,14 @@ def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | 
 def _number(
     name: str, value: Any, allowed: str, in_range: Callable[[float], bool]
 ) -> float | jax.Array:
-    """A number as a float, checked; an array as a real one, of which only the shape is checked."""
+    """Checks a number and returns it as a float; of an array, only shape and dtype are checked."""
     if isinstance(value, jax.Array):
         if value.shape or not jnp.issubdtype(value.dtype, jnp.number):
             raise ValueError(
                 f"{name} must be a 0-d array of numbers, got {value.dtype}{list(value.shape)}; "
                 "for many values at once, map over them with jax.vmap"
             )
-        # optax.inject_hyperparams makes them complex beside complex parameters.
+        # optax.inject_hyperparams makes hyperparameters complex where parameters are.
         value = value.real
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
     number = as_float(value)
@@ -145,7 +146,7 @@ def _number(
 
 
 def as_float(value: Any) -> float:
-    """A Python or NumPy number as a float; NaN, which no range contains, for anything else."""
+    """A Python or NumPy number as a float; for anything else NaN, which is in no range."""
     is_number = isinstance(value, numbers.Real) or (
         isinstance(value, np.ndarray | np.generic) and value.shape == () and is_real(value.dtype)
     )
@@ -156,5 +157,5 @@ def as_float(value: Any) -> float:
 
 
 def is_real(dtype: np.dtype) -> bool:
-    """Whether a dtype is one of real numbers: floating-point or integer."""
+    """Whether a dtype holds real numbers: floating-point or integer."""
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)

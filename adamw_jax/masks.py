@@ -1,4 +1,4 @@
-"""Masks for weight decay: made of rules, trees of booleans, or functions that make one."""
+"""Masks for weight decay: rules, trees of booleans, or functions that return such a tree."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from adamw_jax.rules import Rule, as_rule, first_matches, kind
 
 
 class CheckedMask:
-    """A mask as a function from a tree to marks, which refuses trees that it does not match.
+    """A function from a tree to the mask of it, which refuses trees that the mask does not match.
 
-    Of a class and not a closure, in which Equinox, and so Optimistix, would look for arrays.
+    A class rather than a closure: Equinox, and so Optimistix, looks for arrays in closures.
 
     Args:
-      mask: a tree of booleans, a prefix of one, or a function that makes it from a tree.
+      mask: a tree of booleans, a prefix of one, or a function that makes either from a tree.
 
     Raises:
-      ValueError: the mask is a rule or a pattern, of which a mask has yet to be made.
+      ValueError: the mask is a rule or a pattern, from which a mask has yet to be made.
     """
 
     def __init__(self, mask: Any):
@@ -32,12 +32,12 @@ class CheckedMask:
             raise ValueError(f"mask must be made of the rule: {made}")
         if mask is decay_except or mask is decay_only:
             raise ValueError(f"mask must be called: {mask.__name__}(…)")
-        # A module of masks can be called and is a tree all the same: its leaves are booleans.
+        # A module that holds a mask may be callable, and yet is a tree, whose leaves are booleans.
         leaves = jax.tree.leaves(mask)
         self.mask, self.is_function = mask, bool(leaves) and all(map(callable, leaves))
 
     def __call__(self, tree: Any) -> Any:
-        """The marks of a tree: booleans, in its structure or a prefix of it."""
+        """The mask of a tree: booleans, in the structure of the tree or a prefix of it."""
         marks = _fitted(self.mask(tree) if self.is_function else self.mask, tree)
         for path, mark in jax.tree_util.tree_leaves_with_path(marks):
             if not isinstance(mark, bool | np.bool_) and numerics.dtype_of(mark) != np.bool_:
@@ -51,7 +51,7 @@ def _fitted(mask: Any, tree: Any) -> Any:
         return mask
     except ValueError as error:
         try:
-            # A mask of nnx Variables, each with a mark in it, for updates that are arrays.
+            # A mask of nnx Variables, each holding one boolean, for updates that are arrays.
             return jax.tree.map(lambda _, variable: _content(variable), tree, mask)
         except ValueError:
             raise ValueError(_mismatch(mask, tree, error)) from error
@@ -78,7 +78,7 @@ def _mismatch(mask: Any, tree: Any, error: ValueError) -> str:
     unused = [m for m in marks if not any(path[: len(m)] == m for path in leaves)]
     differences = [f"parameters without a mask: {_listed(unmarked)}"] if unmarked else []
     differences += [f"masks without a parameter: {_listed(unused)}"] if unused else []
-    # The paths agree where only the containers differ, a list for a tuple; JAX says where.
+    # If only containers differ, such as a list and a tuple, the paths agree; JAX says where.
     differences = differences or [" ".join(str(error).split())]
     return "; ".join(["mask does not match the parameters", *differences])
 
@@ -87,16 +87,16 @@ def _listed(paths: list[tuple[Any, ...]]) -> str:
     return ", ".join(jax.tree_util.keystr(path) or "the root" for path in paths)
 
 
-# Weights are what decay is meant for; these set a scale, or are looked up one at a time.
+# Decay is meant for weights. These set a scale, or are looked up one row at a time.
 NOT_DECAYED = kind("bias"), kind("scale"), kind("embedding")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DecayMask(Readable):
-    """A mask by rules, for any tree; `decay_except` and `decay_only` make it.
+    """A mask by rules, for any tree, as `decay_except` and `decay_only` make it.
 
     Attributes:
-      constructor: the one of these two that was called.
+      constructor: which of these two was called.
       rules: what it was called with.
     """
 
@@ -122,7 +122,7 @@ class DecayMask(Readable):
         return marks
 
     def marks(self, tree: Any) -> Any:
-        """Like a call, but a rule may match nothing, as where parameters have no updates."""
+        """Like a call, except that a rule may match nothing: not every parameter has an update."""
         picks = self.constructor is decay_only
         marks = [(rule is not None) == picks for rule in self.deciding(parameters(tree))]
         return jax.tree.structure(tree, is_leaf=trees.is_none).unflatten(marks)
@@ -136,16 +136,16 @@ def decay_except(*rules: Rule | str) -> DecayMask:
     """A mask for weight decay: all parameters decay but those that a rule matches.
 
     Args:
-      *rules: each a `path(…)`, a string that is the pattern of one, or a `kind(…)`. Without
-        any, biases, the scales of normalisations and embeddings are left out, stacked
-        layers or not; a model need not have them. Parameters of another kind decay.
+      *rules: each is a `path(…)`, the pattern of one as a string, or a `kind(…)`. Without
+        rules, biases, the scales of normalisations, and embeddings are left out, in stacked
+        layers as well; a model need not have any. Parameters of every other kind decay.
 
     Returns:
-      A mask, as `decoupled_weight_decay`, Optax's `adamw` and others take it.
+      A mask that `decoupled_weight_decay`, Optax's `adamw` and others take.
 
     Raises:
       ValueError: an argument is not a rule; or, where the mask is used, a rule matches no
-        parameter, with the paths of all.
+        parameter (the message lists the paths of all).
     """
     return DecayMask(decay_except, tuple(map(as_rule, rules)))
 

@@ -20,8 +20,8 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
     Args:
       eps: ≥ 0, keeps the ratio finite where v = 0 and bounds the step of parameters
         whose gradients are smaller than eps.
-      eps_root: ≥ 0, inside the root; with it the ratio can be differentiated at v = 0,
-        as meta-learning through the optimizer needs.
+      eps_root: ≥ 0, inside the root; if it is positive, the ratio can be differentiated at
+        v = 0, which meta-learning through the optimizer needs.
 
     Returns:
       A function of the arrays m and v (real or complex m, real v ≥ 0).
@@ -30,7 +30,7 @@ def rms_ratio(eps: jax.typing.ArrayLike, eps_root: jax.typing.ArrayLike = 0.0) -
       ValueError: eps or eps_root is negative.
     """
     root = non_negative("eps_root", eps_root)
-    # A plain zero, the usual case, costs no addition: None is static under jit.
+    # For a plain zero, the usual case, None saves the addition, since it is static under jit.
     is_zero = isinstance(root, float) and root == 0
     operands = non_negative("eps", eps), None if is_zero else root
     return Merge(describe(rms_ratio, eps=eps, eps_root=eps_root), _rms_ratio, operands)
@@ -48,7 +48,7 @@ def nesterov_lookahead(b1: jax.typing.ArrayLike) -> Merge:
     """Nesterov's look-ahead b1 m + (1 − b1) g, of corrected moments as in NAdam.
 
     Source: Dozat, *Incorporating Nesterov momentum into Adam* (2016), Algorithm 2, with
-    a constant b1. Before the correction it is `momentum(b1, nesterov=True)`.
+    a constant b1. For moments that are not corrected it is `momentum(b1, nesterov=True)`.
 
     Args:
       b1: decay rate in [0, 1), a number or 0-d array.
@@ -70,7 +70,7 @@ def _nesterov_lookahead(b1):
 def ratio(eps: jax.typing.ArrayLike) -> Merge:
     """Divides a first moment by a size: m / (u + eps), the step of AdaMax.
 
-    Source: arXiv 1412.6980, §7.1, where eps = 0. `rms_ratio` takes the root of the second.
+    Source: arXiv 1412.6980, §7.1, where eps = 0. `rms_ratio` takes the root of the second moment.
 
     Args:
       eps: ≥ 0, keeps the ratio finite where u = 0.
@@ -89,9 +89,9 @@ def _ratio(eps):
 
 
 def difference() -> Merge:
-    """The gradient's distance from its mean, g − m, which AdaBelief averages.
+    """The gradient's deviation from its mean, g − m, whose square AdaBelief averages.
 
-    Source: arXiv 2010.07468, Algorithm 2. Takes the arrays g and m.
+    Source: arXiv 2010.07468, Algorithm 2. It takes the arrays g and m.
     """
     return Merge(describe(difference), _difference)
 
@@ -114,7 +114,7 @@ def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
 
     u ← u / max(1, RMS), with RMS = √mean(|g|² / max(v, eps²)) over the leaf: the update
     clipping of Adafactor (arXiv 1804.04235, §5) as StableAdamW uses it (arXiv 2304.13013,
-    §3.5). Layers that are stacked are one leaf, and clipped together.
+    §3.5). Stacked layers are one leaf, and so are clipped together.
     `optax.clip_by_block_rms` clips by the RMS of u itself.
 
     Args:
@@ -131,7 +131,7 @@ def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
 
 def _clip_by_rms(eps):
     def merge(u, g, v):
-        # Divided before squaring, or g² would overflow where g/√v does not.
+        # Divided before squaring: g² may overflow where g/√v does not.
         ratios = jnp.abs(g) / jnp.maximum(jnp.sqrt(v.real), eps.real)
         rms = jnp.sqrt(jnp.mean(jnp.square(ratios)))
         return u / jnp.maximum(rms, jnp.ones_like(rms)).astype(u.dtype)

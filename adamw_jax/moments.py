@@ -1,9 +1,9 @@
-"""What is remembered of the gradients: their mean, their square, their largest.
+"""What is remembered of the gradients: their mean, their mean square, the largest of them.
 
 With `bias_correction` and `rms_ratio` the first two rebuild Adam; `momentum` alone before
 `scale_by_learning_rate` is gradient descent with momentum, `second_moment` in a
-`parallel` with `chain()`, the identity, is RMSprop; `running_max` makes it AMSGrad, and
-`infinity_moment` in the place of `second_moment` is AdaMax.
+`parallel` with `chain()`, the identity, is RMSprop; `running_max` turns Adam into AMSGrad,
+and `infinity_moment` in the place of `second_moment` makes it AdaMax.
 """
 
 from typing import NamedTuple
@@ -68,26 +68,27 @@ def momentum(
     """Averages the gradients: m ← m + (1 − b1)(g − m), from m = 0.
 
     This is the average of Adam's Algorithm 1 (arXiv 1412.6980), whose weights sum to
-    1 − b1ᵗ. `heavy_ball` is the sum, whose weights sum to 1/(1 − b1) in the end; with it
-    the learning rate means something else.
+    1 − b1ᵗ. `heavy_ball` is the sum, whose weights sum to 1/(1 − b1) in the limit, so that
+    it needs another learning rate.
 
     Args:
       b1: decay rate in [0, 1), a number or 0-d array; the average remembers about
-        1/(1 − b1) gradients, and at 0 it is the identity.
-      nesterov: whether to put out what the average would be if the same gradient came
+        1/(1 − b1) gradients, and b1 = 0 makes this the identity.
+      nesterov: whether to return what the average would be if the same gradient came
         once more, m + (1 − b1)(g − m) with the new m. The state is the same.
-      previous: whether to put out the average before this gradient, which Lion mixes
-        with the gradient by a rate of its own. The state is the same.
-      accumulator_dtype: dtype in which m is kept. By default the parameter's own, but
-        float32 for half-precision parameters: with 8 bits an average stalls.
+      previous: whether to return the average from before this gradient, which Lion mixes
+        with the gradient at another rate. The state is the same.
+      accumulator_dtype: dtype in which m is kept. By default it is the parameter's own, but
+        float32 for half-precision parameters: with bfloat16's 8 significant bits an average
+        stalls.
 
     Returns:
       A transformation with state `MomentumState`.
 
     Raises:
-      ValueError: b1 is outside [0, 1), nesterov and previous are both wanted,
-        accumulator_dtype is not floating-point or complex, or (at `init`) a parameter
-        is not, or only one of the two is complex.
+      ValueError: b1 is outside [0, 1), nesterov and previous are both True, or
+        accumulator_dtype is not floating-point or complex; or, at `init`, a parameter is
+        not floating-point or complex, or only one of it and accumulator_dtype is complex.
     """
     nesterov, previous = flag("nesterov", nesterov), flag("previous", previous)
     if nesterov and previous:
@@ -112,13 +113,13 @@ def heavy_ball(
 ) -> GradientTransformation:
     """Sums the gradients with fading weights: m ← b1 m + g, from m = 0.
 
-    The momentum of PyTorch's SGD and of `optax.trace`. It is `momentum` divided by
+    This is the momentum of PyTorch's SGD and of `optax.trace`. It is `momentum` divided by
     1 − b1, so that gradient descent with it takes steps 1/(1 − b1) times as long, ten
     times for b1 = 0.9.
 
     Args:
       b1: decay rate in [0, 1), as in `momentum`.
-      nesterov: whether to put out b1 m + g with the new m. The state is the same.
+      nesterov: whether to return b1 m + g with the new m. The state is the same.
       accumulator_dtype: dtype in which m is kept, as in `momentum`.
 
     Returns:
@@ -140,17 +141,17 @@ def heavy_ball(
 def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
     """Averages the squared gradients: v ← v + (1 − b2)(|g|² − v), from v = 0.
 
-    The uncentred second moment of Adam's Algorithm 1 (arXiv 1412.6980). It is kept in
+    This is the uncentred second moment of Adam's Algorithm 1 (arXiv 1412.6980). It is kept in
     float32 for half-precision parameters: a bfloat16 v stalls at half its value. Where a
-    square overflows (|g| > 1.8e19 in float32) v is infinite from then on, and an adaptive
-    optimizer moves that parameter no more, as in Optax.
+    square overflows (|g| > 1.8e19 in float32), v is infinite from then on, and an adaptive
+    optimizer no longer moves that parameter, as in Optax.
 
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
 
     Returns:
-      A transformation with state `SecondMomentState`. The updates keep their dtype: for
-      complex ones v comes out as a complex number without imaginary part.
+      A transformation with state `SecondMomentState`. The updates keep their dtype: if
+      they are complex, v is returned as a complex number with imaginary part 0.
 
     Raises:
       ValueError: b2 is outside [0, 1), or (at `init`) a parameter is not
@@ -166,10 +167,10 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
 
 def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
-    """Remembers the largest gradient, fading: u ← max(b2 u, |g|), from u = 0.
+    """Keeps the largest gradient, which fades: u ← max(b2 u, |g|), from u = 0.
 
-    The moment of order p for p → ∞, of AdaMax (arXiv 1412.6980, §7.1). It needs no bias
-    correction. PyTorch and Optax take |g| + eps for |g|; here eps stands in `ratio`.
+    This is AdaMax's moment, of order p for p → ∞ (arXiv 1412.6980, §7.1). It needs no bias
+    correction. PyTorch and Optax use |g| + eps for |g|; here eps is in `ratio`.
 
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
@@ -191,11 +192,11 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
 
 def running_max() -> GradientTransformation:
-    """Puts out the largest update so far: v ← max(v, u), from v = 0.
+    """Returns the largest update so far: v ← max(v, u), from v = 0.
 
-    For updates ≥ 0, which second moments are. In AMSGrad (arXiv 1904.09237) it keeps
-    the steps from growing again. Where it stands matters: after `bias_correction` it
-    remembers v̂ (Optax), before it v (PyTorch).
+    The updates must be ≥ 0, as second moments are. In AMSGrad (arXiv 1904.09237) it keeps
+    the steps from growing again. Its place matters: after `bias_correction` it takes the
+    maximum of v̂ (as in Optax), before it that of v (as in PyTorch).
 
     Returns:
       A transformation with state `RunningMaxState`. Of complex updates it takes the
@@ -208,7 +209,7 @@ def running_max() -> GradientTransformation:
 
 
 def _zeros_in(dtype):
-    """Makes zeros in a dtype, or without one in working precision."""
+    """A function that makes zeros in a dtype or, if that is None, in working precision."""
 
     def fitting(p):
         if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
@@ -221,7 +222,7 @@ def _zeros_in(dtype):
     return lambda params: trees.zeros(params, fitting if dtype else numerics.working_dtype)
 
 
-# Below, each function gives (what is put out, what is remembered).
+# The functions below return (the new update, the new state).
 
 
 def _average(b1):
@@ -278,7 +279,7 @@ def _average_square(b2):
 
 def _fading_max(b2):
     def step(g, u):
-        # Not b2·u: what a float32 b2 near 1 is off by counts beside its distance from 1.
+        # Not b2·u: the rounding error of a float32 b2 near 1 is not small beside 1 − b2.
         faded = jax.lax.select(jax.lax.is_finite(u), u - b2.complement.real * u, u)
         u = jnp.maximum(faded, jnp.abs(g))
         return u, u

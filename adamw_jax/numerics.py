@@ -1,9 +1,9 @@
-"""Arithmetic: at which precision it is done, and how averages keep their digits.
+"""The precision in which arithmetic is done, and averages that keep their digits.
 
 Arithmetic is done in the *working precision* of a leaf, float32 for anything narrower and
-the leaf's own dtype otherwise, and rounded once to the dtype the leaf had. Hyperparameters
-are cast to the working precision, so that an array learning rate does not turn bfloat16
-updates into float32 ones.
+the leaf's own dtype otherwise, and the result is rounded once to the dtype of the leaf.
+Hyperparameters are cast to the working precision, so that an array learning rate does not
+turn bfloat16 updates into float32 ones.
 """
 
 import functools
@@ -32,7 +32,7 @@ def _widened(dtype: np.dtype) -> np.dtype:
 
 
 def working_dtype(x: Any) -> np.dtype:
-    """float32 for floating leaves narrower than that, else the leaf's own dtype."""
+    """float32 for floating-point leaves that are narrower, otherwise the leaf's own dtype."""
     return _widened(jnp.result_type(x))
 
 
@@ -43,7 +43,7 @@ def real_dtype(x: Any) -> np.dtype:
 
 def cast(x: Any, dtype: np.dtype) -> Any:
     """An array or number, which may be abstract, in another dtype."""
-    # Strong types only: a weakly typed state would be traced again on the second call.
+    # To a strong type, since a weakly typed state would be traced again at the second call.
     if isinstance(x, jax.ShapeDtypeStruct):
         return x.update(dtype=dtype)
     same = getattr(x, "dtype", None) == dtype and not getattr(x, "weak_type", False)
@@ -53,21 +53,21 @@ def cast(x: Any, dtype: np.dtype) -> Any:
 def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
     """One step of a moving average, (old, new) → old + (1 − β)(new − old).
 
-    The step is taken from the nearer end. From the old one where β ≥ 1/2: the textbook
-    β v + (1 − β) g² has float32 factors that do not sum to one, and with β = 0.99999 it
-    settles 0.1 % away from the mean of noisy squares, this form 1.6e-5. (Of a constant, both
-    stop 0.5 % short, where a step is less than half a unit in the last place.) From the new
-    one otherwise, so that β = 0 gives the new value itself, bit for bit.
+    The step is taken from the nearer end. Where β ≥ 1/2 that is the old value: in the
+    textbook's β v + (1 − β) g² the float32 factors do not sum to one, so that with
+    β = 0.99999 it settles 0.1 % away from the mean of noisy squares; this form is off by
+    1.6e-5. (For a constant, both stop 0.5 % short, where a step is less than half a unit in
+    the last place.) Otherwise it is the new value, so that β = 0 returns that bit for bit.
 
-    Where a value is infinite, or the difference overflows, the textbook's form is taken: an
-    average that is infinite stays so, where ∞ − ∞ would make it NaN.
+    Where a value is infinite, or the difference overflows, the textbook's form is used: an
+    infinite average then stays infinite, where ∞ − ∞ would make it NaN.
     """
     w = decay.complement.real
     # Not 0 even for β = 0, since 0 · ∞ is NaN.
     rest = jnp.maximum(1 - w, jnp.finfo(w.dtype).tiny)
 
     def step(old, new):
-        if jnp.iscomplexobj(new):  # a product with ∞ would be NaN in the other part
+        if jnp.iscomplexobj(new):  # by parts: a complex product with ∞ makes the other part NaN
             return jax.lax.complex(step(old.real, new.real), step(old.imag, new.imag))
         change = new - old
         if decay.is_long is None:
@@ -82,9 +82,10 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
 def sum_of_weights(decay: Decay, t: jax.Array) -> jax.Array:
     """1 − βᵗ, what the weights of a moving average sum to after t steps; real.
 
-    As −expm1(t log β), since 1 − βᵗ loses what β is near 1 by: in float32 it leaves Adam's
-    first step wrong by 6.8e-4 for β = 0.99999, and this form by 2e-7. Below 1/2 nothing
-    is lost, and the power has a derivative at β = 0, where the logarithm has none.
+    It is computed as −expm1(t log β), because 1 − βᵗ loses digits where β is near 1: in
+    float32 that makes Adam's first step wrong by 6.8e-4 for β = 0.99999, and this form by
+    2e-7. Below 1/2 no digits are lost, and 1 − βᵗ is used: it has a derivative at β = 0,
+    where the logarithm has none.
     """
     t, rate, log = t.real, 1 - decay.complement.real, decay.log.real
     if decay.is_long is None:

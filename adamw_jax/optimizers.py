@@ -1,15 +1,16 @@
-"""Gradient descent, step by step, up to AdamW: compositions of the pieces, no more.
+"""From gradient descent step by step to AdamW: compositions of the pieces, and nothing else.
 
-Each optimizer reads like its equation; what a hyperparameter means is told once, where
-its piece is: b1 and `nesterov` in `momentum` (`mu_dtype` is its `accumulator_dtype`),
-b2 in `second_moment`, eps and eps_root in `rms_ratio`, `weight_decay` and `mask` in
-`decoupled_weight_decay`, `learning_rate` in `scale_by_learning_rate`. Names, order and
-defaults are Optax's, so that `optax.adamw(...)` may become `adamw(...)`. Half-precision
-parameters get float32 moments here, and half-precision ones in Optax.
+Each optimizer reads like its equation. Each hyperparameter is explained once, in the
+docstring of its piece: b1 and `nesterov` in `momentum` (`mu_dtype` is its
+`accumulator_dtype`), b2 in `second_moment`, eps and eps_root in `rms_ratio`,
+`weight_decay` and `mask` in `decoupled_weight_decay`, `learning_rate` in
+`scale_by_learning_rate`. Names, order and defaults are Optax's, so that `optax.adamw(...)`
+may become `adamw(...)`. For half-precision parameters the moments are float32 here, and
+half-precision in Optax.
 
-What `weight_decay` and `decay_per_step` mean: docs/weight-decay.md. The optimizers'
-directions, without rate and decay, are in `directions`, the relatives of Adam in
-`relatives`.
+docs/weight-decay.md says what `weight_decay` and `decay_per_step` mean. The optimizers'
+directions, without learning rate and decay, are in `directions`, and the relatives of Adam
+in `relatives`.
 """
 
 from typing import Any
@@ -50,8 +51,8 @@ def heavy_ball_gd(
 ) -> GradientTransformation:
     """Gradient descent with heavy-ball momentum: m ← b1 m + g; θ ← θ − α m.
 
-    The SGD of PyTorch and Optax. Source: Polyak (1964), and with `nesterov` Sutskever et
-    al. (2013).
+    This is the SGD of PyTorch and Optax. Source: Polyak (1964), and with `nesterov`
+    Sutskever et al. (2013).
     """
     return chain(heavy_ball(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
 
@@ -66,8 +67,8 @@ def sgdw(
 ) -> GradientTransformation:
     """SGDW: m ← b1 m + ηα g; θ ← θ − m − ηλθ. Source: arXiv 1711.05101, Algorithm 1.
 
-    α and η are multiplied into the gradient before the momentum remembers it, so that a
-    schedule that falls leaves the steps in the memory as long as they were.
+    The gradient is multiplied by α and η before it enters the momentum, so that a falling
+    schedule does not shorten the steps that the momentum already holds.
     """
     decay_per_step = non_negative_or_schedule("decay_per_step", decay_per_step)
     schedule = non_negative_or_schedule("schedule", schedule)
@@ -87,7 +88,7 @@ def uncorrected_adam(
 ) -> GradientTransformation:
     """Adaptive scaling without bias correction: θ ← θ − α m / (√v + eps).
 
-    Source: arXiv 1412.6980, §6.4, which Adam is compared with there: early on √v is too
+    Source: arXiv 1412.6980, §6.4, where Adam is compared with it. Early on √v is too
     small, the more so the nearer b2 is to 1, and the first steps are too long.
     """
     memory = floating_dtype("mu_dtype", mu_dtype)
@@ -128,8 +129,8 @@ def adam_l2(
 ) -> GradientTransformation:
     """Adam with L2 in the gradient: g ← g + λ′θ; θ ← θ − α m̂ / (√v̂ + eps). `l2` is λ′.
 
-    What `weight_decay` does in PyTorch's Adam. Source: arXiv 1711.05101, Algorithm 2,
-    the variant that the paper improves on.
+    This is what `weight_decay` does in PyTorch's Adam. Source: arXiv 1711.05101, Algorithm
+    2, the variant that the paper improves on.
     """
     scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     return chain(l2_regularization(l2, mask), scaled, scale_by_learning_rate(learning_rate))
@@ -149,7 +150,7 @@ def adamw(
 ) -> GradientTransformation:
     """AdamW: θ ← θ − α (m̂ / (√v̂ + eps) + λθ). Source: arXiv 1711.05101, Algorithm 2.
 
-    The paper's own convention is `decayed_per_step(adam(α), decay_per_step, schedule)`.
+    In the paper's own convention it is `decayed_per_step(adam(α), decay_per_step, schedule)`.
     """
     scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     decay = decoupled_weight_decay(weight_decay, mask)
@@ -164,19 +165,20 @@ def decayed_per_step(
 ) -> GradientTransformation:
     """Decay in the convention of the AdamW paper, for any optimizer: θ ← θ + η (u − λθ).
 
-    Source: arXiv 1711.05101, Algorithm 2, which it is with `adam(α)` as the optimizer,
-    u = −α m̂ / (√v̂ + eps): the schedule η multiplies step and decay, and the learning
-    rate α, which is the optimizer's own and constant, only the step. λ is
-    `decay_per_step`. `optax.MultiSteps` goes around the whole, not inside.
+    Source: arXiv 1711.05101, Algorithm 2. With `adam(α)` as the optimizer it is that
+    algorithm, and u = −α m̂ / (√v̂ + eps). The schedule η multiplies both the step and the
+    decay; the learning rate α, which belongs to the optimizer and is constant, multiplies
+    only the step. λ is `decay_per_step`. `optax.MultiSteps` must wrap the whole, not the
+    optimizer inside.
 
     Raises:
-      ValueError: as the pieces, or the optimizer decays the parameters by itself.
+      ValueError: as the pieces, or the optimizer decays the parameters already.
     """
     check_transformations("decayed_per_step", [optimizer])
     check_undecayed(optimizer)
     non_negative_or_schedule("decay_per_step", decay_per_step)
     non_negative_or_schedule("schedule", schedule)
-    # Back to a direction, to which decay is added; then downhill again.
+    # The step is turned back into a direction, decay is added, and the sign flipped again.
     direction = optimizer, scale_by_learning_rate(1.0)
     decay = decoupled_weight_decay(decay_per_step, mask)
     return chain(*direction, decay, scale_by_learning_rate(schedule))
@@ -197,7 +199,7 @@ def adamwr(
     """AdamW with warm restarts: θ ← θ − η (α m̂ / (√v̂ + eps) + λᵢθ).
 
     Source: arXiv 1711.05101, Algorithm 2 with App. B. The schedule η is
-    `cosine_warm_restarts(first_cycle, cycle_mult)`, cycles in steps, and λᵢ the
+    `cosine_warm_restarts(first_cycle, cycle_mult)`, with cycles in steps, and λᵢ is the
     `renormalized_decay` of the cycle.
     """
     optimizer = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)

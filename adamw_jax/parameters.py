@@ -1,4 +1,4 @@
-"""The parameters of a tree: what each is called, and what kind of parameter it is."""
+"""The parameters of a tree: their paths, and what kind of parameter each is."""
 
 import re
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ import jax
 
 from adamw_jax import trees
 
-# A parameter's name tells its kind, or if that is `weight`, the name of its module. Digits
-# and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
+# The kind of a parameter is told by its name or, if that is `weight`, by the name of its
+# module. Digits and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
 BIAS = re.compile(r"(.*_)?bias(es)?(_.*)?|beta|offset|b(\d+|_.*)?")
 SCALE = re.compile(r"(.*_)?scale(_.*)?|gamma|g")
 NORM = re.compile(r"(.*[a-z_])?norm(_?\d+)?|(ln|bn|gn)(_?\w)?")
@@ -22,8 +22,8 @@ class Parameter(NamedTuple):
 
     Attributes:
       path: the names from the root, as in "encoder/0/attention/query/kernel".
-      kind: one of `KINDS`; None where the path ends in a number, which tells nothing.
-      is_there: whether there is an array, and not None in its place.
+      kind: one of `KINDS`; None where the path ends in a number, which says nothing.
+      is_there: whether there is an array and not None in its place.
     """
 
     path: str
@@ -32,10 +32,10 @@ class Parameter(NamedTuple):
 
 
 def parameters(tree: Any) -> list[Parameter]:
-    """The parameters of a tree in the order of its leaves, of which None is one here.
+    """The parameters of a tree in the order of its leaves; here None counts as a leaf.
 
     Flax's boxes around an array (`nnx.Variable`, `nn.Partitioned`) are not part of the
-    path: under `nnx.Optimizer` there are boxes at `init` only.
+    path: under `nnx.Optimizer` the boxes are there only at `init`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=trees.is_none)
     return [_parameter(tree, keys, leaf is not None) for keys, leaf in leaves]
@@ -63,7 +63,7 @@ def _is_box(node: Any) -> bool:
 
 
 def _inside(node: Any, name: Any, is_attribute: bool) -> Any:
-    """What stands in a container under a name; None where it cannot be looked up."""
+    """The entry of a container under a name; None where it cannot be looked up."""
     try:
         return getattr(node, name) if is_attribute else node[name]
     except (AttributeError, LookupError, TypeError):
@@ -75,7 +75,7 @@ def _kind(names: list[str], owner: str | None) -> str | None:
     name = names[-1]
     if not name or name.isdigit():
         return None
-    # The class knows best; without one it is the last name that is not a number in a list.
+    # The module's class where it is known, otherwise the last name that is not a list index.
     words = [word for word in names[:-1] if not word.isdigit()]
     module = owner or (words[-1] if words else "")
     name, module = name if name == "B" else name.lower(), module.lower()
@@ -89,6 +89,6 @@ def _kind(names: list[str], owner: str | None) -> str | None:
 
 
 def listed(found: list[Parameter]) -> str:
-    """The paths and kinds of parameters, one a line, for messages."""
+    """The paths and kinds of parameters, one on each line, for messages."""
     lines = (f"  {p.path or '(the root)'}  ({p.kind or 'no name'})" for p in found if p.is_there)
     return "\n".join(lines) or "  (none, in this group or under this mask)"

@@ -1,4 +1,4 @@
-"""The door through which every piece comes into the library, yours too.
+"""How every piece is made, the library's own and yours.
 
 A piece is written leaf by leaf. Its arithmetic takes the hyperparameters and returns a
 function of arrays:
@@ -6,17 +6,17 @@ function of arrays:
     def _clip(limit):                   u ← u / (1 + |u|/limit): stateless
         return lambda u: u / (1 + jnp.abs(u) / limit)
 
-    def _sum():                         s ← s + g²: it remembers
+    def _sum():                         s ← s + g²: it keeps a state
         def step(g, s):
             s = s + g * g
-            return s, s                 what it puts out, what it remembers
+            return s, s                 the new update, the new state
         return step
 
-    def _warm_up(steps, t):             u ← min(1, t/steps) u: it counts
+    def _warm_up(steps, t):             u ← min(1, t/steps) u: it counts the steps
         return lambda u: jnp.minimum(t / steps, 1) * u
 
-docs/your-own-piece.md builds one, and `adamw_jax.testing` says whether all holds for it that
-holds for the library's own.
+docs/your-own-piece.md builds one, and `adamw_jax.testing` checks that everything holds for it
+that holds for the library's own.
 """
 
 import functools
@@ -33,10 +33,10 @@ from adamw_jax.core import Description, GradientTransformation, jitted
 
 
 class StepsState(NamedTuple):
-    """The number of steps, which all pieces of a composition that count have in common.
+    """The number of steps, which all counting pieces of a composition share.
 
     Attributes:
-      count: the number of updates so far, int32 scalar; it saturates.
+      count: the number of updates so far, an int32 scalar; it stays at the largest int32.
     """
 
     # Optax's name, though tuples have a method of that name.
@@ -53,35 +53,37 @@ def piece(
     counts: bool = False,
     params_for: str | None = None,
 ) -> GradientTransformation:
-    """Makes a transformation of arithmetic on single leaves.
+    """Makes a transformation from arithmetic on single leaves.
 
     The arithmetic is compiled once for all optimizers that are ever built, with its
-    hyperparameters as operands, so it must be a function of a module and no closure. It is
-    called once for each dtype among the leaves; hyperparameters and arrays come in the
-    *working precision* of the leaf, float32 for half precision, and what it returns is
-    rounded to the dtypes that the updates and the state have.
+    hyperparameters as operands, so it must be a function defined in a module, not a
+    closure. It is called once for each dtype among the leaves. Hyperparameters and arrays
+    come in the *working precision* of the leaf, which is float32 for half precision, and
+    the results are rounded to the dtypes of the updates and the state.
 
     Args:
-      description: `describe(constructor, …)`: the call that made the piece, which prints.
-      arithmetic: takes the hyperparameters, and with `counts` the number t of this step,
-        from 1, behind them. Returns a function of a leaf of the updates, one of the
-        state where there is one, and one of the parameters with `params_for`, in this order.
-        That function returns the new update, or with a state (new update, new state).
-      hyperparameters: numbers, 0-d arrays, schedules, or pytrees of numbers and arrays,
-        checked (see `adamw_jax.hyperparameters`). A schedule is asked for its value at the
+      description: `describe(constructor, …)`: the call that made the piece, which `repr`
+        shows.
+      arithmetic: takes the hyperparameters and, with `counts`, the number t of this step,
+        from 1, after them. Returns a function of a leaf of the updates, a leaf of the state
+        if there is one, and with `params_for` a leaf of the parameters, in this order. That
+        function returns the new update or, if there is a state, (new update, new state).
+      hyperparameters: numbers, 0-d arrays, schedules, or pytrees of numbers and arrays, all
+        checked already (see `adamw_jax.hyperparameters`). A schedule is called with the
         number of steps before this one, as in Optax.
-      state: a named tuple of one field, which holds a tree like the parameters; None
-        for a piece that remembers nothing.
-      start: makes that tree of the parameters; by default zeros in working precision.
+      state: the class of the state, a named tuple with one field, which holds a tree like
+        the parameters; None for a piece without a state.
+      start: makes the first such tree from the parameters; by default zeros in working
+        precision.
       counts: whether the arithmetic depends on the step. The count is kept in a
-        `StepsState`, once in each composition.
-      params_for: what the parameters are needed for, for the message where they are
+        `StepsState`, one for the whole composition.
+      params_for: what the parameters are needed for, to be named in the message if they are
         missing; None where they are not needed.
 
     Returns:
-      A transformation. By itself its state is `state`, `StepsState`, the two in a tuple, or
-      `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point or
-      complex, with their paths.
+      A transformation. By itself its state is a `state`, a `StepsState`, a tuple of the two,
+      or `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point
+      or complex, with their paths.
     """
     machine = Machine(
         key_of(description),
@@ -104,7 +106,7 @@ def _init(state_type, start, params):
 
 def _update(arithmetic, hyperparameters, state_type, counts, params_for, inputs, state, params, _):
     updates, *count = inputs
-    # A schedule is called out here: inside it would be compiled anew for each optimizer.
+    # A schedule is called outside `_run`: inside, it would be compiled anew for each optimizer.
     given = [h(*count) if callable(h) else h for h in hyperparameters]
     others = [trees.only_updated(params, updates, params_for)] if params_for else []
     t = count if counts else []
@@ -114,7 +116,7 @@ def _update(arithmetic, hyperparameters, state_type, counts, params_for, inputs,
 
 @functools.partial(jitted, static_argnums=0)
 def _run(arithmetic, hyperparameters, count, updates, state, others):
-    # Added as floats: the count may stand at the largest integer.
+    # Added as floats, since the count may be the largest integer already.
     t = [n.astype(float) + 1 for n in count]
     memory = state or ()
     new, *remembered = trees.map_arithmetic(
@@ -129,7 +131,7 @@ def _next(state: StepsState) -> StepsState:
     return StepsState(jnp.asarray(optax.safe_increment(state.count)))
 
 
-# Puts out how many steps there have been before this one.
+# Its output is the number of steps before this one.
 STEPS = Machine(
     "steps",
     lambda params: StepsState(jnp.zeros([], jnp.int32)),

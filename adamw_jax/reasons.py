@@ -1,4 +1,4 @@
-"""Why a parameter decays or not: the groups and masks by rule, read off a composition."""
+"""Why a parameter decays or not, read from the groups and masks of a composition."""
 
 from typing import Any
 
@@ -10,11 +10,14 @@ from adamw_jax.rules import as_rule, first_matches
 
 
 def reasons(part: Any, found: list[Parameter]) -> list[str]:
-    """The rules that decide on each parameter, one string for each, empty where there are none.
+    """The rules that decide whether each parameter decays.
 
     Args:
       part: the description of a transformation, or anything in one.
       found: the parameters.
+
+    Returns:
+      A string for each parameter; empty where no rule decides.
     """
     if not isinstance(part, Description):
         return [""] * len(found)
@@ -43,5 +46,5 @@ def _in_groups(groups: dict[Any, Any], found: list[Parameter]) -> list[str]:
 
 
 def joined(*reasons: str) -> str:
-    """The reasons in one string, each once."""
+    """Joins the reasons that are not empty into one string, each once."""
     return "; ".join(dict.fromkeys(filter(None, reasons)))

@@ -1,8 +1,8 @@
-"""The relatives of Adam: each exchanges or adds a piece or two.
+"""The relatives of Adam: each replaces or adds a piece or two.
 
-Hyperparameters are told where their pieces are, as in `optimizers`: those of `adam` mean
-the same here. docs/family.md has one table of all, with equations, sources, memory and
-the names in Optax and PyTorch.
+As in `optimizers`, the pieces' docstrings explain the hyperparameters; those of `adam` mean
+the same here. docs/family.md has all of them in one table, with equations, sources, memory
+and the names in Optax and PyTorch.
 """
 
 from typing import Any
@@ -35,8 +35,8 @@ def rmsprop(
 ) -> GradientTransformation:
     """RMSprop: θ ← θ − α g / (√v + eps). Source: Tieleman & Hinton (2012), Lecture 6.5.
 
-    eps stands outside the root, as in PyTorch, where b2 is called alpha; Optax, where it is
-    called decay, puts it inside by default, which is `eps_root` here.
+    eps stands outside the root, as in PyTorch, which calls b2 alpha. Optax, which calls it
+    decay, puts eps inside by default; that is `eps_root` here.
     """
     scaled = parallel(chain(), second_moment(b2), merge=rms_ratio(eps, eps_root))
     return chain(scaled, scale_by_learning_rate(learning_rate))
@@ -88,8 +88,8 @@ def amsgrad(
 ) -> GradientTransformation:
     """AMSGrad: θ ← θ − α m̂ / (√max v̂ + eps). Source: arXiv 1904.09237, Algorithm 2.
 
-    The maximum over the steps is taken of the corrected v̂, as in Optax, or with
-    `max_before_correction` of v and then corrected, as in PyTorch. (The paper corrects
+    The maximum over the steps is taken of the corrected v̂, as in Optax; with
+    `max_before_correction` it is taken of v and then corrected, as in PyTorch. (The paper corrects
     neither moment.)
     """
     scaled = scale_by_amsgrad(
@@ -160,7 +160,7 @@ def radam(
 ) -> GradientTransformation:
     """RAdam: θ ← θ − α rₜ m̂ / √v̂, at first θ ← θ − α m̂. Source: arXiv 1908.03265.
 
-    `rectification` has rₜ, the threshold, and where eps differs from PyTorch's and Optax's.
+    `rectification` explains rₜ, the threshold, and how eps differs in PyTorch and Optax.
     """
     scaled = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
     return chain(scaled, scale_by_learning_rate(learning_rate))
@@ -193,8 +193,8 @@ def lion(
 ) -> GradientTransformation:
     """Lion: θ ← θ − α (sign(b1 m + (1 − b1) g) + λθ); m ← b2 m + (1 − b2) g.
 
-    Source: arXiv 2302.06675, Algorithm 2. b2 is the rate of the memory, b1 only that of
-    the mixture with the gradient.
+    Source: arXiv 2302.06675, Algorithm 2. b2 is the decay rate of the average m; b1 only
+    mixes it with the gradient.
     """
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scale_by_lion(b1, b2, mu_dtype), decay, scale_by_learning_rate(learning_rate))
@@ -212,8 +212,8 @@ def adam_prox(
 ) -> GradientTransformation:
     """AdamProx: θ ← (θ − α m̂ / (√v̂ + eps)) / (1 + αλ). Source: arXiv 2202.00089.
 
-    In the paper's own convention it is `chain(adam(…), proximal_weight_decay(…))`, with η·α
-    in the first and η·λ in the second.
+    In the paper's own convention it is `chain(adam(…), proximal_weight_decay(…))`, where the
+    former takes η·α and the latter η·λ.
     """
     weight_decay = non_negative_or_schedule("weight_decay", weight_decay)
     learning_rate = non_negative_or_schedule("learning_rate", learning_rate)
@@ -251,7 +251,7 @@ def stable_adamw(
 ) -> GradientTransformation:
     """AdamW with update clipping: θ ← θ − α/max(1, RMS) (m̂ / (√v̂ + eps) + λθ).
 
-    RMS = √mean(g² / max(v̂, eps²)) over a leaf, stacked layers together; see
+    RMS = √mean(g² / max(v̂, eps²)) over a leaf, where stacked layers are one leaf; see
     `clip_by_rms`. Source: arXiv 2304.13013, Algorithm 2.
     """
     scaled = scale_by_adam(b1, b2, eps)

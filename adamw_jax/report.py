@@ -1,7 +1,7 @@
-"""What decays, what does not, why, and how fast: a table of an optimizer's weight decay.
+"""A table of an optimizer's weight decay: what decays, what does not, why, and how fast.
 
-The decay is not computed from the hyperparameters but measured, so that it does not matter
-who made the optimizer: without a gradient, what a step takes away is decay.
+The decay is measured, not computed from the hyperparameters, so that any library's optimizer
+will do: without a gradient, what a step takes away is decay.
 """
 
 import math
@@ -30,14 +30,16 @@ class DecayRow(NamedTuple):
     """One parameter of a `DecayReport`.
 
     Attributes:
-      path: names from the root, joined by slashes.
-      kind: what it does, as the rule `kind` has it; None where its path does not tell.
-      shape: of the parameter.
+      path: the names from the root, joined by slashes.
+      kind: the parameter's kind, as the rule `kind` defines it; None where the path does not
+        tell.
+      shape: the parameter's shape.
       decay_per_step: the fraction of the parameter that a step takes away: 0 where it does
         not decay, negative where it grows, NaN where there is no fixed fraction.
-      timescale: the steps, or epochs, in which that takes the parameter to 1/e: infinite
-        where it does not decay, NaN where it grows or there is no fixed fraction.
-      why: the rules that decided, as they print.
+      timescale: the number of steps, or epochs, in which the decay takes the parameter to
+        1/e: infinite where it does not decay, NaN where it grows or there is no fixed
+        fraction.
+      why: the rules that decided, as `repr` shows them.
     """
 
     path: str
@@ -52,8 +54,8 @@ class DecayReport(NamedTuple):
     """What `decay_report` found; prints as a table.
 
     Attributes:
-      rows: one for each parameter, in the order of the tree.
-      unit: of the timescale, "steps" or "epochs".
+      rows: one row for each parameter, in the order of the tree.
+      unit: the unit of the timescale, "steps" or "epochs".
     """
 
     rows: tuple[DecayRow, ...]
@@ -86,22 +88,22 @@ def decay_report(
 ) -> DecayReport:
     """Measures how much of each parameter a step takes away, and says which rule decided it.
 
-    The optimizer takes a step from θ = 1 without a gradient. The step is compiled and gives
+    The optimizer takes a step from θ = 1 without a gradient. The step is compiled and returns
     one number for each array, so that a model of any size fits, and abstract parameters
-    (`jax.eval_shape`) will do. Where the decay depends on the gradient, the report shows it
-    without one: that of `cautious_weight_decay` where it applies, LAMB's trust ratio for the
-    decay alone. Where momentum follows L2, it shows the first step. `optax.MultiSteps` moves
-    nothing in most steps: report on the optimizer inside it.
+    (`jax.eval_shape`) will do. Where the decay depends on the gradient, the report shows the
+    decay without one: for `cautious_weight_decay` its value where it applies, for LAMB the
+    trust ratio of the decay alone. Where momentum follows L2, it shows the first step.
+    `optax.MultiSteps` moves nothing in most steps: report on the optimizer inside it.
 
     Args:
-      optimizer: any Optax transformation. The rules are known for this library's masks by
-        rule and groups.
-      params: the parameters, or anything like them with shapes and dtypes.
-      steps_per_epoch: > 0, makes the timescale one in epochs.
+      optimizer: any Optax transformation. The report names rules only from this library's
+        masks and groups by rule.
+      params: the parameters, or a tree with their shapes and dtypes.
+      steps_per_epoch: > 0; if given, the timescale is in epochs.
       step: ≥ 0, the number of updates before the one shown, which is what schedules see.
 
     Returns:
-      A report; `print` it.
+      A report, to be printed.
 
     Raises:
       ValueError: an argument is out of range, a parameter is not floating-point or
@@ -136,10 +138,11 @@ def decay_report(
 def _taken_away(optimizer, shapes, step):
     """What a step without a gradient takes from parameters that are all 1, and all 2.
 
-    Of each parameter the first number, for all are alike; None where the parameter is None.
+    One number for each parameter, from its first element, since all are alike; None where
+    the parameter is None.
     """
 
-    # The numbers are operands: the compiler would compute whole arrays of constants.
+    # The numbers are operands: the compiler would compute whole arrays from constants.
     @jax.jit
     def first_changes(size, zero, step):
         def filled(value):
@@ -158,7 +161,7 @@ def _taken_away(optimizer, shapes, step):
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(changes)):
         raise ValueError(
             "decay_report measures the decay, so it must be called outside jax.jit, and its "
-            "optimizer made of numbers or arrays, not of tracers"
+            "optimizer must be made of numbers or arrays, not of tracers"
         )
     # Subtracted from zero, so that no decay is 0 and not −0.
     return [[None if x is None else 0.0 - float(x) for x in leaves] for leaves in changes]

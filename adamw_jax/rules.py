@@ -1,9 +1,9 @@
-"""Rules that pick parameters by their names, whatever their shape.
+"""Rules that pick parameters by name, whatever their shape.
 
 The usual rule, that whatever has more than one axis decays, fails where layers are stacked
 by a scan or a vmap: their biases have two axes, and so do those of attention heads. The
-rules here go by the path of a parameter and, where modules are themselves trees (Equinox),
-by the class of its module. Masks (`decay_except`, `decay_only`) and groups (`partition`)
+rules here look at the path of a parameter and, where modules are themselves trees (as in
+Equinox), at the class of its module. Masks (`decay_except`, `decay_only`) and groups (`partition`)
 are made of them.
 """
 
@@ -18,10 +18,10 @@ from adamw_jax.parameters import KINDS, Parameter
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Rule(Readable):
-    """A condition that parameters match or do not; `path` and `kind` make it.
+    """A condition that a parameter matches or not, as `path` and `kind` make it.
 
     Attributes:
-      constructor: the one of these two that was called.
+      constructor: which of these two was called.
       argument: what it was called with.
     """
 
@@ -45,7 +45,7 @@ def path(pattern: str) -> Rule:
 
     Args:
       pattern: as in a shell: `*` stands for any characters, slashes included, `?` for one
-        character and `[ab]` for a choice; upper and lower case differ. For example
+        character and `[ab]` for a choice. Upper and lower case are distinguished. For example
         "*/head/*", "*kernel" and "layers/[01]/*".
 
     Raises:
@@ -57,7 +57,7 @@ def path(pattern: str) -> Rule:
 
 
 def kind(name: str) -> Rule:
-    """A rule for parameters that do the same, as their names tell.
+    """A rule for all parameters of one kind, which is told by their names.
 
     Args:
       name: one of
@@ -72,7 +72,7 @@ def kind(name: str) -> Rule:
 
     Raises:
       ValueError: there is no such kind; or, where the rule is used, a parameter has no
-        name to go by.
+        name that could tell its kind.
     """
     if name not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {name!r}")
@@ -80,10 +80,10 @@ def kind(name: str) -> Rule:
 
 
 def first_matches(rules: Sequence[Rule], found: list[Parameter]) -> list[Rule | None]:
-    """The first rule that matches each parameter, None where none does.
+    """The first rule that matches each parameter; None where none does.
 
     Raises:
-      ValueError: a rule asks for the kind of a parameter that has no name.
+      ValueError: a rule needs the kind of a parameter that has no name.
     """
     return [next((rule for rule in rules if _asked(rule, p)), None) for p in found]
 
@@ -92,13 +92,13 @@ def _asked(rule: Rule, parameter: Parameter) -> bool:
     if rule.constructor is kind and parameter.kind is None and parameter.is_there:
         raise ValueError(
             f"the parameter at {parameter.path or 'the root'} has no name that could tell "
-            "its kind: put a rule by path before those by kind, or give it a name"
+            "its kind: put a rule by path before those by kind, or name the parameter"
         )
     return rule.matches(parameter)
 
 
 def as_rule(rule: Rule | str) -> Rule:
-    """The rule itself, or the `path` of which a string is the pattern.
+    """A rule as it is, or for a string the rule `path` with that pattern.
 
     Raises:
       ValueError: the argument is neither.

@@ -1,7 +1,7 @@
-"""Hyperparameters that change with the step, and the learning rate, which mostly does.
+"""Schedules, and the learning rate, which usually follows one.
 
-The first update sees `schedule(0)`, as in Optax, whose schedules serve here; what is
-missing there, endless warm restarts, is below.
+The first update sees `schedule(0)`, as in Optax, whose schedules work here. What Optax
+lacks, endless warm restarts, is below.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,10 @@ def scale_by_learning_rate(
       flip_sign: whether to multiply by −α, the default, or by α.
 
     Returns:
-      A transformation with state `StepsState` under a schedule, else `optax.EmptyState`.
+      A transformation with state `StepsState` for a schedule, otherwise `optax.EmptyState`.
 
     Raises:
-      ValueError: the learning rate is negative, infinite, NaN or no number.
+      ValueError: the learning rate is negative, infinite, NaN or not a number.
     """
     value = non_negative_or_schedule("learning_rate", learning_rate)
     description = describe(scale_by_learning_rate, learning_rate, flip_sign=flip_sign)
@@ -64,7 +64,7 @@ class Schedule(Readable):
         self.function, self.description = function, description
 
     def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """The number that update `step` sees, counted from 0."""
+        """The value for update number `step`, counted from 0."""
         return self.function(step)
 
 
@@ -75,18 +75,18 @@ def cosine_warm_restarts(
 
     Source: SGDR (arXiv 1608.03983, eq. 5); AdamW (arXiv 1711.05101, App. B.2). T_cur
     counts the steps since the restart. With cycles of 4 steps, the updates see
-    1, 0.85, 0.5, 0.15, 1, 0.85, …: the first update after a restart sees 1, the last
-    before it T_cur = T_i − 1, so that 0 itself is never seen. Unlike
-    `optax.sgdr_schedule`, which wants every cycle written out, it never ends.
+    1, 0.85, 0.5, 0.15, 1, 0.85, …: the first update after a restart sees 1, and the last
+    before one sees T_cur = T_i − 1, so that no update sees 0. Unlike `optax.sgdr_schedule`,
+    which needs every cycle written out, it never ends.
 
     Args:
-      first_cycle: T_0 ≥ 1, the steps in the first cycle, an integer or 0-d array;
-        for the papers' epochs, times the steps in an epoch.
-      cycle_mult: T_mult, the integer ≥ 1 by which each cycle is longer than the last.
-      floor: η_min in [0, 1], which η falls to: η = η_min + (1 − η_min)(½ + ½ cos …).
+      first_cycle: T_0 ≥ 1, the number of steps in the first cycle, an integer or 0-d array.
+        The papers count in epochs: multiply by the number of steps in an epoch.
+      cycle_mult: T_mult ≥ 1, an integer: each cycle is that many times as long as the last.
+      floor: η_min in [0, 1], to which η falls: η = η_min + (1 − η_min)(½ + ½ cos …).
 
     Returns:
-      A schedule, step → η in the default precision. Multiply it by the learning rate, or
+      A schedule, step → η in JAX's default precision. Multiply it by the learning rate, or
       pass it to `decayed_per_step`.
 
     Raises:
@@ -108,7 +108,7 @@ def renormalized_decay(
     """AdamWR's decay per step, renormalized in each cycle: λ = λ_norm √(b / (B T_i)).
 
     Source: AdamW (arXiv 1711.05101, App. B.2). B T_i / b is the number of steps in the
-    cycle, so λ is λ_norm over its root.
+    cycle, so λ is λ_norm divided by its root.
 
     Args:
       normalized_decay: λ_norm ≥ 0, a number or 0-d array.
@@ -116,7 +116,7 @@ def renormalized_decay(
       cycle_mult: as in `cosine_warm_restarts`.
 
     Returns:
-      A schedule, step → λ in the default precision, constant within a cycle.
+      A schedule, step → λ in JAX's default precision, constant within a cycle.
 
     Raises:
       ValueError: as `cosine_warm_restarts`, or normalized_decay is negative.
@@ -128,7 +128,7 @@ def renormalized_decay(
 
 
 def _cycles(first_cycle, cycle_mult):
-    """A function from the step to the steps since the restart and the cycle's length."""
+    """A function from the step to the number of steps since the restart and the cycle's length."""
     first, mult = (
         positive_integer("first_cycle", first_cycle),
         positive_integer("cycle_mult", cycle_mult),
@@ -138,8 +138,8 @@ def _cycles(first_cycle, cycle_mult):
             "cycle_mult must be a plain integer: under optax.inject_hyperparams, "
             "name it among the static_args"
         )
-    # Cycle n starts at c_n T_0, c_n = 1 + m + … + mⁿ⁻¹, and is mⁿ T_0 long. Whole numbers
-    # throughout: a logarithm of the step would miss restarts by one.
+    # Cycle n starts at c_n T_0, c_n = 1 + m + … + mⁿ⁻¹, and is mⁿ T_0 long. All integers:
+    # with a logarithm of the step, restarts would be off by one.
     sums, powers = [0], [1]
     while mult > 1 and sums[-1] + powers[-1] < 2**31:
         sums.append(sums[-1] + powers[-1])

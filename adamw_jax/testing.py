@@ -1,11 +1,11 @@
-"""What must hold for a transformation, for the library's own and for yours.
+"""What must hold for every transformation, the library's own and yours.
 
     from adamw_jax import testing
 
     def test_my_piece():
         testing.check(my_piece, limit=0.5)
 
-`check` runs every one of `LAWS`; the library's tests run each over every export.
+`check` tests each of `LAWS`; the library's tests run each of them for every export.
 """
 
 import contextlib
@@ -22,27 +22,27 @@ from adamw_jax.combine import chain, parallel
 from adamw_jax.core import Description, GradientTransformation
 
 Make = Callable[..., optax.GradientTransformationExtraArgs]
-# Rounded to the dtype once, but XLA may fuse a step differently.
+# Results are rounded once, but XLA may fuse the same step in different ways.
 RTOL = {"float32": 1e-5, "complex64": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 
 
 def check(make: Make, **numbers: float) -> None:
-    """Tries whether everything holds for a transformation that holds for the library's own.
+    """Checks that everything holds for a transformation that holds for the library's own.
 
     Args:
-      make: its constructor, called with the numbers by name and nothing else.
-      **numbers: all its numeric hyperparameters. They are also passed as arrays, halved
+      make: its constructor, which is called with the numbers by name and nothing else.
+      **numbers: all its numeric hyperparameters. They are also passed as arrays, halved,
         and as zeros.
 
     Raises:
-      AssertionError: something does not hold. The traceback ends in the law.
+      AssertionError: something does not hold. The traceback ends in the law that failed.
     """
     for law in LAWS:
         law(make, numbers)
 
 
 def mixed_params() -> dict[str, Any]:
-    """A tree of every dtype that a model may have, scalars among its leaves."""
+    """A tree with every dtype that a model may have; some of its leaves are scalars."""
     draw = np.random.default_rng(0).normal
     return {
         "float32": {"kernel": jnp.asarray(draw(size=(3, 2)), jnp.float32), "bias": jnp.ones(2)},
@@ -65,7 +65,7 @@ def gradients_like(params: optax.Params, seed: int = 1) -> optax.Updates:
 
 
 def walk(tx: optax.GradientTransformation, params: optax.Params, steps: int = 3) -> tuple[Any, Any]:
-    """A few eager steps along fixed gradients; the last updates and the state."""
+    """Takes a few eager steps with fixed gradients; returns the last updates and the state."""
     state, updates = tx.init(params), None
     for seed in range(steps):
         updates, state = tx.update(gradients_like(params, seed), state, params)
@@ -74,7 +74,7 @@ def walk(tx: optax.GradientTransformation, params: optax.Params, steps: int = 3)
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
-    """A list that grows by one name for every trace and every compilation of JAX."""
+    """A list to which every trace and every compilation of JAX adds a name."""
     events = []
 
     def listen(event, duration_secs, **metadata):
@@ -90,7 +90,7 @@ def compilations() -> Iterator[list[str]]:
 
 
 def prints_as_the_call_that_makes_it(make: Make, numbers: dict[str, float]) -> None:
-    """`eval(repr(tx))` describes itself like `tx`, and does the same."""
+    """`eval(repr(tx))` has the same `repr` as `tx` and computes the same."""
     tx, params = make(**numbers), mixed_params()
     assert isinstance(tx, GradientTransformation) and tx.description, f"{tx!r} has no description"
     if "<" not in repr(tx):  # functions and foreign transformations are not written out
@@ -100,9 +100,9 @@ def prints_as_the_call_that_makes_it(make: Make, numbers: dict[str, float]) -> N
 
 
 def keeps_structure_shapes_and_dtypes(make: Make, numbers: dict[str, float]) -> None:
-    """Updates are like the parameters and the state like itself, weak types included."""
+    """Updates keep the types of the parameters and the state keeps its own, weak types included."""
     params = mixed_params()
-    # A float32 rate turns bfloat16 updates into float32 ones where it is not cast.
+    # A float32 rate turns bfloat16 updates into float32 ones, unless it is cast.
     for given in numbers, _arrays(numbers):
         tx = make(**given)
         start, (updates, state) = tx.init(params), walk(tx, params)
@@ -112,22 +112,22 @@ def keeps_structure_shapes_and_dtypes(make: Make, numbers: dict[str, float]) -> 
 
 
 def is_traced_once(make: Make, numbers: dict[str, float]) -> None:
-    """The second call compiles nothing, jitted or not, nor does another such optimizer."""
+    """Nothing is compiled at the second call, jitted or not, or for another such optimizer."""
     params, traces = mixed_params(), []
     tx, gradients = make(**numbers), gradients_like(params)
     update = jax.jit(lambda *args: traces.append(1) or tx.update(*args))
     _, state = update(gradients, tx.init(params), params)
     update(gradients, state, params)
-    assert len(traces) == 1, "the state's type changes, so that a second step is compiled anew"
+    assert len(traces) == 1, "the state's type changes, so that the second step is compiled anew"
     tx.update(gradients, state, params)
     with compilations() as compiled:
         others = {name: x if isinstance(x, int) else 0.875 * x for name, x in numbers.items()}
         make(**others).update(gradients, state, params)
-    assert not compiled, "the arithmetic is a closure, or compiles its hyperparameters in"
+    assert not compiled, "the arithmetic is a closure, or its hyperparameters are compiled in"
 
 
 def agrees_in_scan_and_cond(make: Make, numbers: dict[str, float]) -> None:
-    """Compiled steps give what eager ones give; a skipped step changes nothing."""
+    """Compiled steps give the same as eager ones, and a skipped step changes nothing."""
     params, tx, steps = mixed_params(), make(**numbers), 3
     gradients = [gradients_like(params, seed) for seed in range(steps)]
 
@@ -151,13 +151,13 @@ def agrees_in_scan_and_cond(make: Make, numbers: dict[str, float]) -> None:
 
 
 def maps_over_hyperparameters(make: Make, numbers: dict[str, float]) -> None:
-    """A lane of `vmap` over hyperparameters gives what it gives alone."""
+    """A lane of `vmap` over hyperparameters gives the same as a run alone."""
     if not numbers:
         return
     params = mixed_params()
     lanes = {name: jnp.float32(x) * jnp.float32([1, 0.5, 0]) for name, x in numbers.items()}
     if "eps" in lanes:
-        lanes["eps"] += 1e-6  # 0/0 is nobody's fault
+        lanes["eps"] += 1e-6  # where eps = 0, 0/0 would be no fault
 
     def end(numbers):
         return walk(make(**numbers), params, steps=2)
@@ -169,7 +169,7 @@ def maps_over_hyperparameters(make: Make, numbers: dict[str, float]) -> None:
 
 
 def promotes_nothing_implicitly(make: Make, numbers: dict[str, float]) -> None:
-    """It passes under strict promotion of types and ranks, with real parameters."""
+    """Nothing fails under strict promotion of types and ranks, with real parameters."""
     params = {**mixed_params(), "complex64": None}
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for given in numbers, _arrays(numbers):
@@ -177,7 +177,7 @@ def promotes_nothing_implicitly(make: Make, numbers: dict[str, float]) -> None:
 
 
 def keeps_shardings(make: Make, numbers: dict[str, float]) -> None:
-    """State and updates lie where the parameters lie, on all devices that there are."""
+    """State and updates have the shardings of the parameters, over all devices."""
     sharding = NamedSharding(jax.make_mesh((jax.device_count(),), ("x",)), PartitionSpec("x"))
     params = {"rows": jax.device_put(jnp.ones((4 * jax.device_count(), 2)), sharding)}
     tx = make(**numbers)
@@ -188,14 +188,14 @@ def keeps_shardings(make: Make, numbers: dict[str, float]) -> None:
 
 
 def can_be_donated(make: Make, numbers: dict[str, float]) -> None:
-    """No two leaves of the state share a buffer, which could not be given away twice."""
+    """No two leaves of the state share a buffer, since a buffer cannot be donated twice."""
     params, tx = {"kernel": jnp.ones((2, 2))}, make(**numbers)
     donating = jax.jit(lambda state: tx.update(params, state, params)[1], donate_argnums=0)
     donating(donating(tx.init(params)))
 
 
 def accepts_extra_arguments(make: Make, numbers: dict[str, float]) -> None:
-    """Arguments for other parts of a chain do no harm."""
+    """Extra arguments, meant for other parts of a chain, change nothing."""
     params, tx = {"kernel": jnp.ones((2, 2))}, make(**numbers)
     state = tx.init(params)
     expected = tx.update(params, state, params)
@@ -203,7 +203,7 @@ def accepts_extra_arguments(make: Make, numbers: dict[str, float]) -> None:
 
 
 def leaves_out_what_is_none(make: Make, numbers: dict[str, float]) -> None:
-    """A parameter without an update gets none, keeps its state, and the others go on."""
+    """A parameter whose update is None gets None and keeps its state; the others move on."""
     tx, params = make(**numbers), {"a": jnp.ones(2), "b": jnp.ones(2)}
     start, gradients = tx.init(params), {"a": jnp.ones(2), "b": None}
     updates: Any
@@ -217,7 +217,7 @@ def leaves_out_what_is_none(make: Make, numbers: dict[str, float]) -> None:
 
 
 def shares_what_is_the_same(make: Make, numbers: dict[str, float]) -> None:
-    """Named twice on the same updates it works once, and in a chain it is itself."""
+    """Named twice on the same updates, it runs once; and `chain(tx)` does the same as `tx`."""
     params, tx = mixed_params(), make(**numbers)
     twice = parallel(tx, make(**numbers), merge=jnp.subtract)
     updates, state = walk(twice, params)

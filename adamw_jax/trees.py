@@ -1,6 +1,6 @@
-"""Trees, leaf by leaf: arithmetic is mapped over them in working precision.
+"""Arithmetic on trees, leaf by leaf, in working precision.
 
-A leaf that is None takes no part: no update comes out, and its state stays.
+Where a leaf of the updates is None, the result is None and the state is unchanged.
 """
 
 import functools
@@ -16,7 +16,7 @@ from adamw_jax.numerics import cast, dtype_of, real_dtype, working_dtype
 
 
 def widen(tree: Any) -> Any:
-    """Casts half-precision leaves to float32; all others pass as they are."""
+    """Casts half-precision leaves to float32 and leaves all others unchanged."""
 
     def leaf(x):
         dtype = getattr(x, "dtype", None)
@@ -32,23 +32,23 @@ def map_arithmetic(
     *trees: Any,
     outputs: int = 1,
 ) -> tuple[Any, ...]:
-    """Maps a piece's arithmetic over the leaves in working precision, which the results keep.
+    """Maps a piece's arithmetic over the leaves; the results stay in working precision.
 
     Args:
       arithmetic: `(*hyperparameters) -> function of arrays`; called once for each dtype,
         with the hyperparameters cast to it.
       hyperparameters: pytrees of scalars.
       updates: a tree; where a leaf is None the results are None.
-      *trees: trees of the same structure, or with `updates` as their prefix. The function
-        takes one leaf of each, and those of `updates` first.
-      outputs: how many arrays the function returns, in a tuple where there are several.
+      *trees: trees with the structure of `updates`, or with `updates` as their prefix. The
+        function takes one leaf of each tree, that of `updates` first.
+      outputs: how many arrays the function returns, as a tuple if there are several.
 
     Returns:
-      As many trees like `updates`.
+      That many trees like `updates`.
 
     Raises:
-      ValueError: an update is not floating-point or complex (the paths are named), a
-        hyperparameter is no scalar, or the function returns another number of arrays.
+      ValueError: an update is not floating-point or complex (the message names the paths), a
+        hyperparameter is not a scalar, or the function returns another number of arrays.
     """
     check_floating(updates, what="update")
 
@@ -81,7 +81,7 @@ def _scalar(dtype: np.dtype, value: jax.typing.ArrayLike) -> jax.Array:
 
 
 def cast_like(results: Any, trees: Any) -> Any:
-    """Rounds results to the dtypes of `trees`; where a result is None, keeps the old."""
+    """Rounds results to the dtypes of `trees`; a result that is None becomes the old leaf."""
 
     def leaf(new, old):
         return old if new is None else cast(new, jnp.result_type(old))
@@ -90,17 +90,17 @@ def cast_like(results: Any, trees: Any) -> Any:
 
 
 def is_none(x: Any) -> bool:
-    """For `is_leaf`, so that None stands in a tree where an array could."""
+    """Whether x is None; as `is_leaf` it makes None a leaf, in the place of an array."""
     return x is None
 
 
 def only_updated(
     params: optax.Params | None, updates: optax.Updates, purpose: str = "weight decay"
 ) -> Any:
-    """The parameters that have an update, None for the rest.
+    """The parameters that have an update; None in the place of the others.
 
-    What is left can cross into a jitted function even when the tree holds leaves that
-    are no arrays, such as the activation functions of an Equinox-style module.
+    The result can be passed to a jitted function even where the tree has leaves that are
+    not arrays, such as the activation functions in an Equinox module.
 
     Raises:
       ValueError: the parameters are missing.
@@ -111,9 +111,10 @@ def only_updated(
 
 
 def spread_none(updates: optax.Updates, params: optax.Params | None) -> Any:
-    """Where None stands for a whole part of the parameters, None for each of them.
+    """Replaces a None that stands for a whole subtree of parameters by one for each of them.
 
-    Names can then be asked for. Without the parameters the updates pass as they are.
+    After that, every parameter has a path in the updates. Without the parameters the updates
+    are returned unchanged.
     """
     leaves = jax.tree.leaves(updates, is_leaf=is_none)
     if params is None or not any(map(is_none, leaves)):
@@ -133,7 +134,7 @@ def zeros(params: optax.Params, dtype: Callable[[Any], Any] = working_dtype) -> 
       dtype: gives the dtype of the zeros for a parameter; by default its working precision.
 
     Raises:
-      ValueError: a leaf is not floating-point or complex; all their paths are named.
+      ValueError: a leaf is not floating-point or complex; the message names all such paths.
     """
     check_floating(params, arrays_only=True)
     # zeros_like keeps the sharding, which zeros(shape) would lose.
@@ -141,20 +142,21 @@ def zeros(params: optax.Params, dtype: Callable[[Any], Any] = working_dtype) -> 
 
 
 def real_zeros(params: optax.Params) -> Any:
-    """`zeros`, real also for complex parameters, as second moments are."""
+    """Zeros as in `zeros`, but real for complex parameters as well, as second moments are."""
     return zeros(params, real_dtype)
 
 
 def check_floating(tree: Any, what: str = "parameter", arrays_only: bool = False) -> None:
-    """Refuses trees with integer leaves, which no optimizer here can move.
+    """Checks that every leaf is floating-point or complex, since no optimizer here moves others.
 
     Args:
       tree: parameters or updates.
-      what: what a leaf is called in the message.
-      arrays_only: whether leaves that are no numbers at all (functions) are refused too.
+      what: what the message calls a leaf.
+      arrays_only: whether leaves that are not numbers at all, such as functions, are refused,
+        too.
 
     Raises:
-      ValueError: there are such leaves; all their paths are named.
+      ValueError: there are other leaves; the message names all their paths.
     """
 
     def refused(x):
