@@ -5,11 +5,10 @@
     grid = sweep.product(learning_rate=sweep.log_space(1e-4, 1e-1, 7), seed=range(10))
     results = sweep.sweep(sweep.Run(start, advance, length=20), grid, data, output="results")
 
-A call goes through these modules: `grid` (rows of settings), `variants` (which runs share a
-program), `engine` (which has `sweep` itself), `store` (what is kept, and where), `program` (runs
-compiled side by side) and `chunk` (runs advanced together). Beside this way stand `tune` (the
-fastest layout), `halving`, `directory`, `manifest` and `table` (what is on disk) and `cache` (what
-is kept there).
+A call of `sweep`, which is in `engine`, goes through these modules: `grid` (rows of settings),
+`variants` (which runs share a program), `store` (where results are kept), `program` (runs compiled
+side by side) and `chunk` (runs advanced together). They use `tune` (the fastest layout), `halving`,
+and `directory`, `manifest` and `table` (the files on disk). `cache` reads what a cache keeps.
 """
 
 from adamw_jax.sweep.cache import kept

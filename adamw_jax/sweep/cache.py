@@ -12,15 +12,15 @@ from adamw_jax.sweep.results import Result
 def kept(cache: str | Path, grid: Sequence[Row]) -> list[Result] | None:
     """Reads the results of a finished sweep of a grid, whatever it trained.
 
-    Unlike `sweep` this traces and compiles nothing, and asks for no program: functions, data,
-    options and versions may have been other ones.
+    Unlike `sweep`, this needs no program, and traces and compiles nothing: the sweep may have
+    had any functions, data, options and versions.
 
     Args:
       cache: the directory that was given to `sweep` as `cache`.
       grid: the rows of settings.
 
     Returns:
-      A result for each row, from the newest such sweep; None where there is none.
+      A result for each row, from the newest sweep of this grid; None if there is none.
 
     Raises:
       StoreError: the results are damaged.

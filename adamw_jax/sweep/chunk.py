@@ -16,7 +16,7 @@ from adamw_jax.sweep.program import Program
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import DIVERGED, FINISHED, RUNNING, STOPPED
 
-# The leaves of a state on the host, keys as their data; each [runs, …].
+# The leaves of a state on the host, each [runs, …]; random keys are stored as their key data.
 States = list[np.ndarray]
 
 
@@ -25,7 +25,7 @@ class Ends:
     """What ends a run early.
 
     Attributes:
-      until: from metrics [runs, …] to bool[runs].
+      until: a function from metrics [runs, …] to bool[runs], the runs to stop; None for none.
       watch: the metrics whose NaN or infinity ends a run; None for all.
 
     Raises:
@@ -45,10 +45,10 @@ class Ends:
             raise TypeError(f"watch is a sequence of names; got {self.watch!r}")
 
     def check(self, metrics: Iterable[str]) -> None:
-        """Checks that the metrics to watch are among those that there are.
+        """Checks that every watched metric exists.
 
         Raises:
-          ValueError: naming one that is not.
+          ValueError: one does not; the message names it.
         """
         if unknown := [name for name in self.watch or () if name not in metrics]:
             raise ValueError(
@@ -81,7 +81,7 @@ class History(NamedTuple):
     Attributes:
       metrics: for each advance, arrays [runs, …] by name.
       counts: int[runs], how many advances each run made before it ended.
-      status: of each run.
+      status: the status of each run.
       seconds: how long the chunk took.
     """
 
@@ -103,13 +103,13 @@ def advance_chunk(
     """Advances a state until all of its runs have ended.
 
     Args:
-      program: compiled for the state's width.
-      state: before the first of the advances; it is consumed.
-      runs: how many lanes hold runs of their own; those behind them are padding.
-      advances: those to be made, of all that a run has.
-      length: how many a run has.
+      program: the program, compiled for the state's width.
+      state: the state before the first of the advances; it is consumed.
+      runs: how many lanes hold runs of their own; the lanes after them are padding.
+      advances: the numbers of the advances to be made.
+      length: how many advances a whole run has.
       ends: what ends a run early.
-      meter: is told of each advance.
+      meter: told of each advance.
 
     Returns:
       The state after the last advance, and the history of the runs.
@@ -145,7 +145,7 @@ def advance_chunk(
 
 
 def unpacked(state: Any, runs: int) -> States:
-    """The leaves of a state on the host, of the first `runs` lanes."""
+    """The leaves of a state, for the first `runs` lanes, on the host."""
 
     def plain(leaf):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -155,11 +155,11 @@ def unpacked(state: Any, runs: int) -> States:
 
 
 def packed(states: Sequence[States], like: Any) -> Any:
-    """The state of a chunk from the states of its runs; the last run fills what is left.
+    """The state of a chunk from the states of its runs, padded with copies of the last run.
 
     Args:
       states: the leaves of each run.
-      like: a state of the program; the result has its types and lies where it lies.
+      like: a state of the program, whose types and shardings the result gets.
     """
     leaves, structure = jax.tree.flatten(like)
     width = len(leaves[0])
@@ -170,14 +170,14 @@ def packed(states: Sequence[States], like: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             stacked = jax.random.wrap_key_data(jnp.asarray(stacked), impl=jax.random.key_impl(leaf))
         else:
-            stacked = stacked.view(leaf.dtype)  # NumPy's files forget bfloat16's name
+            stacked = stacked.view(leaf.dtype)  # NumPy's files do not keep the dtype bfloat16
         return jax.device_put(stacked, leaf.sharding)
 
     return jax.tree.unflatten(structure, [placed(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def write_states(path: Path, runs: Sequence[int], states: States) -> None:
-    """Writes the states of runs, stacked, as NumPy's npz."""
+    """Writes the stacked states of runs as a NumPy npz file."""
     content = io.BytesIO()
     leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
     np.savez(content, runs=np.array(runs), **leaves)

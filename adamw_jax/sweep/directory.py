@@ -1,4 +1,4 @@
-"""A sweep's directory: its files, and whether they are this sweep's."""
+"""The files in a sweep's directory, and whether they belong to this sweep."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ class Files:
         self.parts, self.states = directory / "parts", directory / "states"
 
     def held(self) -> list[Path]:
-        """Those that hold results or states."""
+        """The files that hold results or states."""
         files = [self.table, *self.parts.glob("*"), *self.states.glob("*")]
         return [path for path in files if path.exists() and not path.name.startswith(".tmp-")]
 
     def clean(self) -> None:
-        """Deletes what a kill left half written."""
+        """Deletes the half-written files that a kill has left."""
         for folder in (self.directory, self.parts, self.states):
             for path in folder.glob(".tmp-*"):
                 path.unlink()
@@ -38,15 +38,15 @@ def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
     """Takes a directory for a sweep, with the results of that sweep that it holds.
 
     Args:
-      files: of the directory.
-      asked: the manifest of a sweep that has not begun.
-      fresh: whether the sweep's results are deleted.
+      files: the files of the directory.
+      asked: the sweep's manifest as it is before the sweep begins.
+      fresh: whether to delete the sweep's results.
 
     Returns:
-      The manifest, as it is now in the directory.
+      The manifest that is now in the directory.
 
     Raises:
-      StoreError: the results are another sweep's, or it is not known whose they are.
+      StoreError: the results belong to another sweep, or it is not known to which.
     """
     held = files.held()
     found = _found(files, held, asked)
@@ -58,8 +58,8 @@ def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
         asked = found
     if files.table.exists() and not asked.table and not fresh:
         asked = asked._replace(table=digest(files.table.read_bytes()))
-    # Results before their states, and before the layouts that they were trained in: a kill
-    # between leaves a sweep that goes on.
+    # Results are deleted before their states and before the manifest with their layouts is
+    # replaced, so that a kill in between leaves a sweep that can continue.
     for path in held if fresh else ():
         path.unlink()
     manifest.write(files.manifest, asked)
@@ -68,7 +68,7 @@ def claim(files: Files, asked: Manifest, fresh: bool) -> Manifest:
 
 
 def _found(files: Files, held: Sequence[Path], asked: Manifest) -> Manifest | None:
-    """The manifest that is there; a lost one, as it must have been."""
+    """The manifest in the directory, rebuilt if it is lost or damaged; None if there is none."""
     try:
         return manifest.read(files.manifest)
     except FileNotFoundError:
@@ -83,7 +83,11 @@ def _found(files: Files, held: Sequence[Path], asked: Manifest) -> Manifest | No
 
 
 def _rebuilt(files: Files, held: Sequence[Path], asked: Manifest, fault: str) -> Manifest:
-    """The manifest, if all results say that they are this sweep's."""
+    """The manifest, rebuilt if all results say that they belong to this sweep.
+
+    Raises:
+      StoreError: a file of results does not say so.
+    """
     origins = {path: _origin(path) for path in held if path.suffix == ".parquet"}
     name = name_of(asked.description)
     strange = [path for path, origin in origins.items() if origin.get("sweep") != name]
@@ -100,14 +104,14 @@ def _rebuilt(files: Files, held: Sequence[Path], asked: Manifest, fault: str) ->
     layouts: dict[str, Layout] = {}
     for origin in origins.values():
         for variant, sides in origin["layouts"].items():
-            # The smallest, since layouts are only ever halved.
+            # The smallest layout is the latest, since layouts are only ever halved.
             known = layouts.get(variant, Layout(*sides))
             layouts[variant] = min(known, Layout(*sides), key=lambda layout: layout.width(1))
     return asked._replace(layouts=layouts)
 
 
 def _origin(path: Path) -> dict[str, Any]:
-    """The sweep and layouts that a file of results names; empty where it cannot be read."""
+    """The sweep and layouts that a file of results names; empty if it cannot be read."""
     try:
         return table.read_origin(path)
     except StoreError:

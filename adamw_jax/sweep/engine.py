@@ -44,38 +44,38 @@ def sweep(
     """Trains every row of a grid.
 
     Settings whose values are numbers are data: arrays that the compiled program takes,
-    so that one program serves all of them. Others (strings, bools, None, tuples) and
-    those named in `static` are compiled in, one program for each combination.
+    so that one program serves all of them. Other settings (strings, bools, None, tuples)
+    and those named in `static` are compiled in, with one program for each combination.
 
-    A run's result does not depend on which runs are beside it or on its place, bit for
-    bit, where the number of lanes (`Result.lanes`) is the same; rounding differs across
+    As long as the number of lanes (`Result.lanes`) is the same, a run's result does not
+    depend, to the bit, on its place or on the runs beside it; rounding differs between
     numbers of lanes, and between one device and several.
 
     Ctrl-C is raised between two advances or compilations, as one KeyboardInterrupt; finished
     chunks are kept.
 
-    In several processes (`jax.distributed`), each calls this with the same arguments and trains
-    its part of the runs on its own devices; `output` or `cache` is then a directory that all
-    of them see.
+    With several processes (`jax.distributed`), each makes this call with the same arguments
+    and trains its part of the runs on its own devices; `output` or `cache` must then be a
+    directory that all of them see.
 
     Args:
-      run: what to run; with static settings, a function from them to it.
-      grid: rows of settings, see `product`. The setting `seed`, 0 where there is none,
-        makes the key that a run starts with; runs of the same seed start with the same.
-      data: a pytree of arrays that every run gets; it lies on each device once.
-      output: directory in which finished chunks are kept as they come (this takes pyarrow).
-        The same sweep in the same directory goes on where it was; another is refused.
-      cache: directory in which each sweep has a subdirectory, named after what it is (grid,
-        options, program, data, versions): different sweeps stand beside each other, and the
-        same one is found again. At most one of `output` and `cache` is given.
-      fresh: deletes what is kept of this sweep first.
+      run: what to run; if there are static settings, a function from these to a `Run`.
+      grid: rows of settings; see `product`. The key that a run starts with is made from its
+        setting `seed`, by default 0; runs with the same seed start with the same key.
+      data: a pytree of arrays that every run gets; there is one copy on each device.
+      output: directory in which chunks are kept as they finish (this needs pyarrow). The
+        same sweep continues in the same directory; a different one is refused.
+      cache: directory in which each sweep has a subdirectory, named after its grid, options,
+        program, data and versions: different sweeps stand side by side, and the same one is
+        found again. At most one of `output` and `cache` may be given.
+      fresh: whether to delete first what is kept of this sweep.
       static: names of numeric settings that are compiled in.
-      layout: lanes and rounds; by default the fastest, measured, that fits the memory.
-        A layout that runs out of memory all the same is halved.
+      layout: lanes and rounds; by default the layout that is measured as fastest and fits
+        into memory. A layout that runs out of memory nevertheless is halved.
       halving: drops the worse runs on the way.
-      until: ends a run early: from metrics [runs, …] after an advance to bool[runs]. A chunk
-        ends when all of its runs have.
-      watch: metrics whose NaN or infinity says that a run diverged, which ends it; by
+      until: ends runs early: a function from metrics [runs, …] after an advance to
+        bool[runs]. A chunk ends when all of its runs have ended.
+      watch: metrics in which NaN or infinity means that a run has diverged, which ends it; by
         default all.
       identity: a JSON object that tells this sweep from others of the same grid, program and
         data.
@@ -86,11 +86,11 @@ def sweep(
       A result for each row, in the order of the grid.
 
     Raises:
-      ValueError: a grid, a run or an option is not possible; the message names it.
+      ValueError: the grid, the run or an option is not valid; the message names it.
       TypeError: an argument has the wrong type; the message names it.
       StoreError: another process is writing to the directory, or it holds another sweep.
       OSError: the directory cannot be written; finished chunks are kept.
-      MemoryError: a single run does not fit.
+      MemoryError: not even a single run fits into memory.
     """
     rows, ends = normalized(grid), Ends(until, watch)
     identity = _checked(layout, halving, identity, devices, progress)
@@ -163,10 +163,10 @@ class Engine:
       rows: the grid.
       variants: the runs of each program.
       machine: devices and data.
-      store: where results go, and what is there.
-      halving: drops runs.
-      ends: stops runs.
-      meter: counts.
+      store: where results are kept, including those of earlier calls.
+      halving: drops the worse runs; None for none.
+      ends: what ends a run early.
+      meter: counts advances and reports progress.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Engine:
         self.programs: dict[tuple[str, Layout], Program] = {}
 
     def results(self, layout: Layout | None) -> list[Result]:
-        """Trains and returns all runs; without a layout, the fastest is used."""
+        """Trains all runs and returns their results; without a layout, the fastest is used."""
         done, alive = self._known(), set(range(len(self.rows)))
         self._expect(done)
         self._plan(done, layout)
@@ -207,12 +207,12 @@ class Engine:
         return results
 
     def _known(self) -> dict[int, Result]:
-        """What all processes have done; none goes on before all know it."""
+        """The results so far of all processes; none continues before all have read them."""
         with processes.together("reading what is done"):
             return {result.run: result for result in self.store.read()}
 
     def _expect(self, done: Mapping[int, Result]) -> None:
-        """Tells the meter how much there is to do, and how much of that is done."""
+        """Tells the meter how many advances there are, and how many of them are done."""
         counts = self.halving.entrants(len(self.rows)) if self.halving else [len(self.rows)]
         advances = sum(
             len(variant.members) * count / len(self.rows) * len(rung.advances(variant.run.length))
@@ -224,7 +224,7 @@ class Engine:
         self.meter.expect(advances / processes.count(), made / processes.count(), ended)
 
     def _plan(self, done: Mapping[int, Result], layout: Layout | None) -> None:
-        """Gives a layout to each variant that has none and something to do."""
+        """Gives a layout to each variant that has runs to train and no layout yet."""
         with processes.together("measuring layouts"):
             for variant in self.variants:
                 left = [i for i in variant.members if i not in done]
@@ -268,7 +268,7 @@ class Engine:
             left = left[len(members) :]
 
     def _fitting(self, variant: Variant, runs: int) -> Program:
-        """A program for some runs of a variant, in its layout or in a half of it that fits."""
+        """A program for some runs of a variant, in its layout, halved until it fits into memory."""
         layout = self.store.layouts[variant.name].within(runs, self.machine.size)
         program = tune.fitting(lambda half: self._compiled(variant, half), layout, self.machine)
         if program.layout.lanes < layout.lanes:
@@ -278,7 +278,7 @@ class Engine:
     def _chunk(
         self, program: Program, variant: Variant, members: Sequence[int], rung: Rung
     ) -> tuple[list[Result], States | None]:
-        """Takes runs through a rung; between two rungs, their states are returned, too."""
+        """Takes runs through a rung. If another rung follows, their states are returned, too."""
         state = program.start(*variant.inputs(self.rows, members, program.width))
         if rung.first:
             before = [self.store.state(rung.number - 1, i) for i in members]

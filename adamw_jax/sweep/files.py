@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, locks, and errors for damaged files."""
 
 import errno
 import hashlib
@@ -20,17 +20,17 @@ class StoreError(RuntimeError):
 
 
 def digest(content: bytes) -> str:
-    """Twelve hex digits that change with any change of the content."""
+    """Twelve hexadecimal digits that change with the content."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name, syncs it and renames it.
+    """Writes a file under a temporary name, syncs it and renames it.
 
-    A full disk or a kill leaves the older file as it was.
+    If the disk is full or the process is killed, the older file stays as it was.
 
     Raises:
-      OSError: naming the file.
+      OSError: the file cannot be written; the error names it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,16 +46,16 @@ def write_whole(path: Path, content: bytes) -> None:
                 raise
         directory = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # the name, too
+            os.fsync(directory)  # so that the name is on disk, too
         finally:
             os.close(directory)
-    except OSError as error:  # which does not always name the file
+    except OSError as error:  # raised anew, since it does not always name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a lock on a file; it ends with the process, however that ends.
+    """Holds a lock on a file, which is released when the process ends, in whatever way.
 
     Raises:
       StoreError: another process holds the lock, or this system has no such locks.
@@ -86,17 +86,17 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damage(path: Path, then: str) -> Iterator[None]:
-    """Says of whatever goes wrong in reading a file that the file is damaged.
+    """Turns any error in reading a file into one that says that the file is damaged.
 
     Args:
-      path: of the file.
-      then: what happens once the file is deleted.
+      path: the path of the file.
+      then: what to do, or what happens, once the file is deleted; ends the message.
 
     Raises:
-      StoreError: in the place of any other error.
+      StoreError: instead of any other error.
     """
     try:
         yield
-    except Exception as error:  # what a damaged file makes its reader raise is anyone's guess
+    except Exception as error:  # a reader may raise anything on a damaged file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise StoreError(f"{path} is damaged ({reason}); delete it, and {then}") from error

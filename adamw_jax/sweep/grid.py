@@ -1,7 +1,7 @@
-"""Grids: which runs there are, as plain rows of settings.
+"""Grids: the settings of all runs of a sweep, as plain rows.
 
-A grid is a tuple of rows, and a row is a dictionary from names to values, so that any
-comprehension makes one, too. The functions here make the usual ones and combine them:
+A grid is a tuple of rows, and a row is a dictionary from names to values, so that a
+comprehension can make one, too. The functions here make the usual grids and combine them:
 
     product(
         zipped(learning_rate=[1e-3, 1e-2], eps=[1e-8, 1e-6]),
@@ -34,10 +34,10 @@ def product(*grids: Sequence[Row], **axes: Iterable[Any]) -> Grid:
 
 
 def zipped(**axes: Iterable[Any]) -> Grid:
-    """One row for the first values of all axes, one for the second values, and so on.
+    """One row with the first values of all axes, one with their second values, and so on.
 
     Raises:
-      ValueError: axes of different lengths, or one that is not a list.
+      ValueError: the axes have different lengths, or one is not a list.
     """
     columns = {name: _values(name, axis) for name, axis in axes.items()}
     if len({len(values) for values in columns.values()}) > 1:
@@ -58,10 +58,10 @@ def concatenated(*grids: Sequence[Row]) -> Grid:
 
 
 def log_space(low: float, high: float, count: int) -> list[float]:
-    """Values from `low` to `high` at equal ratios, to twelve digits, so that 0.01 is 0.01.
+    """Values from `low` to `high` at equal ratios, rounded to twelve digits: 0.01 is exactly 0.01.
 
     Raises:
-      ValueError: bounds that are not positive and finite, or fewer than two values.
+      ValueError: a bound is not positive and finite, or there are fewer than two values.
     """
     if not (0 < low < math.inf and 0 < high < math.inf and count >= 2):
         raise ValueError(
@@ -87,18 +87,18 @@ def _joined(rows: Iterable[Row]) -> Row:
 
 
 def _identity(row: Row) -> tuple[Any, ...]:
-    # Not the values themselves: 1, 1.0 and True are equal.
+    # By their repr, since the values 1, 1.0 and True are equal.
     return tuple(sorted((name, repr(value)) for name, value in row.items()))
 
 
 def normalized(rows: Sequence[Row]) -> Grid:
-    """The rows as the engine takes them: with Python's own scalars, and a seed in each.
+    """The rows in the form that the engine takes: with Python's own scalars, and a seed in each.
 
     Raises:
       TypeError: the grid is not a sequence of dictionaries.
-      ValueError: no rows, a row with other settings than the first, a value that is
-        neither a number nor a string, bool, None or tuple of those, a seed out of range,
-        two equal rows.
+      ValueError: there are no rows, a row has other settings than the first, a value is not
+        a number, string, bool, None or tuple of those, a seed is out of range, or two rows
+        are equal.
     """
     if isinstance(rows, Mapping):
         raise TypeError(
@@ -152,5 +152,5 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a setting can be data: an int or a float, not a bool."""
+    """Whether a setting can be data: an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)

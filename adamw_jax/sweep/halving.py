@@ -17,13 +17,13 @@ class Halving:
     """After each rung the better runs go on, packed into full lanes.
 
     Attributes:
-      metric: a scalar metric's name; its value after the rung's last advance counts.
-      rungs: numbers of advances, increasing, after which runs are dropped.
-      keep: fraction of the runs that goes on, in (0, 1); their number is rounded up.
-      largest: whether large values are good ones, as of an accuracy.
+      metric: the name of a scalar metric, whose value after the rung's last advance counts.
+      rungs: increasing numbers of advances, after each of which runs are dropped.
+      keep: the fraction of the runs that go on, in (0, 1); their number is rounded up.
+      largest: whether large values are good, as with an accuracy.
 
     Raises:
-      ValueError: rungs that do not increase from at least 1, or `keep` outside (0, 1).
+      ValueError: the rungs do not increase from at least 1, or `keep` is outside (0, 1).
     """
 
     metric: str
@@ -44,15 +44,15 @@ class Halving:
         object.__setattr__(self, "keep", float(self.keep))
 
     def check(self, metrics: Mapping[str, Any], length: int) -> None:
-        """Checks that runs can be halved so.
+        """Checks that runs with these metrics and this length can be halved.
 
         Args:
-          metrics: their types, by name.
-          length: how often the runs are advanced.
+          metrics: the types of the metrics, by name.
+          length: how often the shortest run is advanced.
 
         Raises:
           ValueError: the metric is missing or is not a scalar, or a rung is not before the
-            runs' end.
+            end of the shortest run.
         """
         if self.metric not in metrics:
             raise ValueError(
@@ -68,12 +68,12 @@ class Halving:
             )
 
     def survivors(self, results: Sequence[Result], advances: int) -> set[int]:
-        """The numbers of the runs that go on; of equal ones, the earlier.
+        """The numbers of the runs that go on; among equals, those earlier in the grid.
 
         Args:
-          results: of the runs that took part in the rung; they may have gone on already.
-            Diverged runs count, but lose; stopped ones count with their last value.
-          advances: after how many they are compared.
+          results: the results of the runs that took part in the rung, which may have gone on
+            already. Diverged runs take part, but lose; stopped ones keep their last value.
+          advances: the number of advances after which they are compared.
         """
 
         def badness(result: Result) -> tuple[float, int]:
@@ -87,7 +87,7 @@ class Halving:
         return {result.run for result in ranked[: self._going_on(len(ranked))]}
 
     def entrants(self, runs: int) -> list[int]:
-        """How many runs take part in each rung, and in what follows the last one."""
+        """How many runs take part in each rung, and how many train to the end."""
         counts = [runs]
         for _ in self.rungs:
             counts.append(self._going_on(counts[-1]))
@@ -103,8 +103,8 @@ class Rung(NamedTuple):
 
     Attributes:
       number: from 0.
-      first: advances made before it.
-      last: advances made after it; None for each run's length.
+      first: how many advances a run has made when the rung begins.
+      last: how many it has made when the rung ends; None for all of the run's length.
     """
 
     number: int
@@ -112,7 +112,7 @@ class Rung(NamedTuple):
     last: int | None
 
     def advances(self, length: int) -> range:
-        """The advances that the rung makes of a run that has `length` of them, from 0."""
+        """The numbers, from 0, of the advances in this rung, for a run of `length` advances."""
         return range(self.first, self.last or length)
 
     def awaits(self, result: Result | None) -> bool:
@@ -123,7 +123,7 @@ class Rung(NamedTuple):
 
 
 def rungs_of(halving: Halving | None) -> list[Rung]:
-    """All rungs and what follows the last; without halving, one that takes runs to their end."""
+    """The rungs of a halving and one more, to the end of the runs; without halving, only that."""
     ends = halving.rungs if halving else ()
     bounds = zip((0, *ends), (*ends, None), strict=True)
     return [Rung(i, first, last) for i, (first, last) in enumerate(bounds)]

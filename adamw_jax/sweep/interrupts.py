@@ -1,9 +1,9 @@
 """Ctrl-C, raised where nothing swallows it.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a callback
-of the garbage collector (JAX has one) the exception is printed and lost; where it is an import or
-a compilation, what is left half done may fail later. So the signal is only noted while such
-work goes on, and raised at the next point between two pieces of work:
+Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback of the
+garbage collector (JAX has one) the exception is printed and lost; in an import or a compilation
+it leaves something half done, which may fail later. So the signal is only noted while such work
+goes on, and the exception is raised at the next point between two pieces of work:
 
     with held():
         for piece in work:
@@ -23,11 +23,11 @@ _noted = False
 def held() -> Iterator[None]:
     """Notes the first Ctrl-C within the block; `raise_noted` or the block's end raises it.
 
-    A second Ctrl-C is raised at once. Blocks may be nested. Nothing changes outside the main
-    thread, nor where the program handles SIGINT in a way of its own.
+    A second Ctrl-C is raised at once. Blocks may be nested. This does nothing outside the main
+    thread, or if the program has its own handler for SIGINT.
 
     Raises:
-      KeyboardInterrupt: at the end, if one is noted; what else was raised becomes its context.
+      KeyboardInterrupt: at the end, if Ctrl-C was noted; any other exception becomes its context.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -1,8 +1,8 @@
-"""Which sweep this is: what a sweep's `sweep.json` says, how it is read and compared.
+"""The manifest of a sweep, `sweep.json`, which says which sweep a directory holds.
 
-The file holds the description of the sweep (grid, options, versions, digests of programs and
-data), its layouts, the digest of the finished table, and a digest of all this. Format 1, which is
-still read, has no digests.
+It holds the description of the sweep (grid, options, versions, digests of programs and data),
+its layouts, the digest of the finished table, and a digest of all these. Format 1, which can
+still be read, has no digest of the table and none of the whole.
 """
 
 import hashlib
@@ -36,9 +36,9 @@ class Manifest(NamedTuple):
     """What is known of a sweep besides its results.
 
     Attributes:
-      description: what makes a sweep this one, as JSON.
-      layouts: of the variants that have one, by name.
-      table: the digest of the finished table; None where there is none yet.
+      description: what identifies the sweep, as JSON.
+      layouts: the layouts of the variants that have one, by name.
+      table: the digest of the finished table; None if there is no table yet.
     """
 
     description: dict[str, Any]
@@ -56,14 +56,14 @@ def read(path: Path) -> Manifest:
     """Reads a manifest.
 
     Raises:
-      ManifestError: it is damaged, or is not a sweep's.
+      ManifestError: the file is damaged, or does not describe a sweep.
       StoreError: a later version of the library wrote it.
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such file.
     """
     content = path.read_bytes()
     try:
         found = json.loads(content)
-    except ValueError as error:  # of encodings, too
+    except ValueError as error:  # also raised for a wrong encoding
         raise ManifestError(f"it is not JSON: {error}") from error
     if not isinstance(found, dict) or not {"format", "grid"} <= found.keys():
         raise ManifestError("it does not describe a sweep")
@@ -78,7 +78,7 @@ def read(path: Path) -> Manifest:
 
 
 def write(path: Path, content: Manifest) -> None:
-    """Writes a manifest, unless it is there already."""
+    """Writes a manifest, unless the file has that content already."""
     encoded = content.encoded()
     if not path.exists() or path.read_bytes() != encoded:
         write_whole(path, encoded)
@@ -92,20 +92,20 @@ def _layouts(found: Any) -> dict[str, Layout]:
 
 
 def name_of(description: Mapping[str, Any]) -> str:
-    """Twelve hex digits that stand for a description."""
+    """Twelve hexadecimal digits that identify a description."""
     return digest(json.dumps(description, sort_keys=True).encode())
 
 
 def describe(
     rows: Sequence[Row], variants: Sequence[Variant], data: Any, **options: Any
 ) -> dict[str, Any]:
-    """What makes a sweep this one, as JSON.
+    """What identifies a sweep, as JSON.
 
     Args:
       rows: the grid.
-      variants: its programs.
-      data: of all runs.
-      options: further arguments of `sweep` that decide its results.
+      variants: the variants, each of which has a program.
+      data: the data that all runs get.
+      options: the other arguments of `sweep` that affect its results.
     """
     described = {
         "grid": describe_grid(rows),
@@ -119,7 +119,7 @@ def describe(
 
 
 def describe_grid(rows: Sequence[Row]) -> dict[str, Any]:
-    """The grid's values, for people to read and compare; and its digest, which decides."""
+    """The grid's values, for people to read, and its digest, by which grids are compared."""
     values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
     whole = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     return json.loads(json.dumps({"values": values, "runs": len(rows), "digest": whole}))
@@ -145,7 +145,7 @@ def _short(value: Any) -> str:
 
 
 def dependencies() -> dict[str, str]:
-    """The versions of the packages that decide a result."""
+    """The versions of the packages that affect a result."""
     return {
         "jax_version": jax.__version__,
         "jaxlib_version": version("jaxlib"),
@@ -154,16 +154,17 @@ def dependencies() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The version of Python, and those of `dependencies`."""
+    """The version of Python, and those in `dependencies`."""
     return {"python_version": platform.python_version(), **dependencies()}
 
 
 def digest_of_program(variant: Variant, data: Any) -> str:
-    """Sixteen hex digits of a run's two functions, as they are handed to the compiler.
+    """Sixteen hexadecimal digits that identify a run's two functions, as given to the compiler.
 
-    Comments do not count, and what is computed does; so do the names of jitted functions.
-    The text of a program that calls back into Python holds that function's address, which
-    differs from process to process; such programs are not told apart.
+    They change with what is computed and with the names of jitted functions, but not with
+    comments. A program that calls back into Python contains the address of the Python
+    function, which differs from process to process, so all such programs get the same text
+    instead.
     """
     numbers = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in variant.numbers.items()}
     start, advance = jax.jit(variant.run.start), jax.jit(variant.run.advance)
@@ -175,7 +176,7 @@ def digest_of_program(variant: Variant, data: Any) -> str:
 
 
 def digest_of_data(data: Any) -> str:
-    """Sixteen hex digits of all arrays, with their shapes and dtypes."""
+    """Sixteen hexadecimal digits that identify all arrays, their shapes and dtypes."""
     found = hashlib.sha256(str(jax.tree.structure(data)).encode())
     for leaf in map(jnp.asarray, jax.tree.leaves(data)):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,4 +1,4 @@
-"""Several processes of one sweep, started with `jax.distributed`."""
+"""The processes of one sweep, where `jax.distributed` has joined several."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,10 +25,13 @@ def count() -> int:
 
 @contextmanager
 def together(doing: str) -> Iterator[None]:
-    """A stretch of work that no process leaves before all have done it.
+    """A piece of work that no process leaves before all have done it.
+
+    Args:
+      doing: what the work is, for the message.
 
     Raises:
-      StoreError: it failed in another process, for which all would wait otherwise.
+      StoreError: it failed in another process, for which all others would wait otherwise.
     """
     error: BaseException | None = None
     try:
@@ -46,6 +49,6 @@ def together(doing: str) -> Iterator[None]:
 
 
 def own(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of the items: a stretch of them, about as long for each process."""
+    """This process's part of the items, which are divided evenly and in order."""
     size, i, n = len(items), index(), count()
     return items[size * i // n : size * (i + 1) // n]

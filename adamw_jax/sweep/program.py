@@ -1,9 +1,9 @@
-"""A run compiled for a layout: how many runs a program holds, and where they lie.
+"""A run compiled for a layout, which says how many runs a program advances and on which devices.
 
-A lane is a run inside `vmap`. A program holds `lanes` of them on every device and does
-that `rounds` times, one after another (`lax.map`): (1, 1) is one run at a time, (256, 1)
-is all side by side, (16, 4) is between. What a lane computes depends, in the last bits, on the
-number of lanes that it is compiled for, but not on the other lanes.
+A lane is a run inside `vmap`. On every device, a program advances `lanes` runs side by side and
+does so `rounds` times, one after another (`lax.map`): (1, 1) is one run at a time, (256, 1) is
+256 side by side, and (16, 4) is between the two. The last bits of what a lane computes depend on
+the number of lanes that the program is compiled for, but not on the other lanes.
 """
 
 import math
@@ -23,14 +23,14 @@ from adamw_jax.sweep.variants import Variant
 
 @dataclass(frozen=True)
 class Layout:
-    """How runs fill a device.
+    """How many runs a device advances side by side, and how often in one call.
 
     Attributes:
       lanes: runs side by side on each device, at least 1.
-      rounds: how many times a call does that, at least 1.
+      rounds: how many times a call does that, one after another, at least 1.
 
     Raises:
-      ValueError: lanes or rounds below 1, or not an integer.
+      ValueError: lanes or rounds is not an integer ≥ 1.
     """
 
     lanes: int = 1
@@ -52,15 +52,15 @@ class Layout:
         return devices * self.lanes * self.rounds
 
     def within(self, runs: int, devices: int) -> "Layout":
-        """The same lanes, in no more rounds than it takes to spread the runs evenly over chunks."""
+        """The same lanes, with no more rounds than spreading the runs evenly over chunks needs."""
         rounds = math.ceil(runs / (devices * self.lanes))
         return Layout(self.lanes, math.ceil(rounds / math.ceil(rounds / self.rounds)))
 
     def halved(self) -> "Layout":
-        """Half the lanes or, where there is one, half the rounds.
+        """Half the lanes or, if there is only one, half the rounds.
 
         Raises:
-          MemoryError: a single run is left.
+          MemoryError: the layout is a single run already.
         """
         if self.lanes > 1:
             return Layout(self.lanes // 2, self.rounds)
@@ -73,8 +73,8 @@ class Machine(NamedTuple):
     """The local devices, and the data on each of them.
 
     Attributes:
-      mesh: of the devices, with the one axis "runs".
-      data: on every device.
+      mesh: the mesh of the devices, with one axis, "runs".
+      data: the data, copied to every device.
     """
 
     mesh: Mesh
@@ -93,22 +93,22 @@ class Machine(NamedTuple):
 
     @property
     def device_kind(self) -> str:
-        """What the devices are, such as "cpu"."""
+        """The kind of the devices, such as "cpu"."""
         return self.mesh.devices.flat[0].device_kind
 
     def place(self, tree: Any) -> Any:
-        """Arrays [width, …], laid out over the devices."""
+        """Distributes arrays [width, …] over the devices."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("runs")))
 
     def structs(self, one: Any, width: int) -> Any:
-        """The types of arrays [width, …] that `place` has laid out, from the types of one run."""
+        """The types of arrays [width, …] as `place` returns them, from the types of one run."""
         sharding = NamedSharding(self.mesh, PartitionSpec("runs"))
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype, sharding=sharding), one
         )
 
     def over_runs(self, function: Callable[[Any, Any], Any], layout: Layout) -> Any:
-        """`(runs [width], data)` from a function of one run, as the layout says."""
+        """Turns a function `(one run, data)` into one of `(runs [width], data)`, by the layout."""
 
         def local(runs, data):
             each = lambda run: function(run, data)  # noqa: E731
@@ -119,14 +119,14 @@ class Machine(NamedTuple):
                 return jax.vmap(each)(runs)
             if layout.lanes == 1:
                 return jax.lax.map(each, runs)
-            # What lax.map(batch_size=) does, which fails where a leaf has no elements.
+            # By hand, since lax.map(batch_size=) fails where a leaf has no elements.
             split, width = (layout.rounds, layout.lanes), layout.rounds * layout.lanes
             rounds = jax.tree.map(lambda x: x.reshape(*split, *x.shape[1:]), runs)
             outputs = jax.lax.map(jax.vmap(each), rounds)
             return jax.tree.map(lambda x: x.reshape(width, *x.shape[2:]), outputs)
 
-        # shard_map rather than sharded inputs: no device then asks another for anything,
-        # whatever the function does. It need not know what varies over the devices.
+        # With shard_map, unlike with sharded inputs, no device ever waits for another, whatever
+        # the function does. check_vma is off, since what varies over devices does not matter.
         specs = PartitionSpec("runs"), PartitionSpec()
         return jax.shard_map(
             local, mesh=self.mesh, in_specs=specs, out_specs=specs[0], check_vma=False
@@ -139,10 +139,10 @@ class Program(NamedTuple):
     Attributes:
       start: `(hyperparameters [width], seeds [width]) -> state`.
       advance: `state -> (state, metrics)`, metrics by name; the old state is consumed.
-      layout: what it is compiled for.
-      width: how many runs a call takes, on all devices.
-      bytes: memory that the larger function needs on each device, the data included.
-      seconds: what compiling both took.
+      layout: the layout that they are compiled for.
+      width: how many runs a call takes, over all devices.
+      bytes: the memory that the larger of the two needs on each device, including the data.
+      seconds: how long compiling both took.
     """
 
     start: Callable[[Mapping[str, np.ndarray], np.ndarray], Any]
@@ -186,7 +186,7 @@ def compile_variant(variant: Variant, machine: Machine, layout: Layout) -> Progr
 
 def _bytes(compiled: Any) -> int:
     need = compiled.memory_analysis()
-    if need is None:  # a backend that does not tell
+    if need is None:  # this backend does not say
         return 0
     own = need.output_size_in_bytes - need.alias_size_in_bytes
     return need.argument_size_in_bytes + own + need.temp_size_in_bytes

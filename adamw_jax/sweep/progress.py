@@ -1,4 +1,4 @@
-"""How far a sweep has come."""
+"""The progress of a sweep: how it is measured, shown and passed to listeners."""
 
 import math
 import sys
@@ -13,12 +13,12 @@ class Progress(NamedTuple):
     """How far a sweep has come.
 
     Attributes:
-      finished: how many runs are over, those of earlier calls included.
-      runs: how many there are.
-      share: how much of this process's work is done, in [0, 1].
-      seconds_left: estimated from the speed so far; NaN at first.
+      finished: how many runs have ended, including those of earlier calls.
+      runs: how many runs there are.
+      share: the fraction of this process's work that is done, in [0, 1].
+      seconds_left: estimated from the speed so far; NaN before there is any.
       doing: "compiling", "training" or "done".
-      kept: how many runs were over before this call; all of them where nothing is trained.
+      kept: how many runs had ended before this call; all of them if nothing is left to train.
     """
 
     finished: int
@@ -33,26 +33,26 @@ Listener = Callable[[Progress], None]
 
 
 class Meter:
-    """Counts advances and tells a listener.
+    """Counts advances and tells a listener of the progress.
 
     Args:
-      listener: is told of every change.
-      runs: how many there are.
+      listener: told of every change; None for none.
+      runs: how many runs there are.
     """
 
     def __init__(self, listener: Listener | None, runs: int):
         self.listener = listener or (lambda progress: None)
         self.runs, self.finished, self.kept = runs, 0, 0
         self.total = self.done = 0.0
-        # Advances measured, and the seconds they took.
+        # The number of advances that were timed, and the seconds that they took.
         self.measured, self.spent = 0, 0.0
 
     def expect(self, total: float, done: float, ended: int) -> None:
-        """Takes the numbers of advances, of those that are done, and of runs that have ended."""
+        """Sets how many advances there are, how many are done, and how many runs have ended."""
         self.total, self.done, self.finished, self.kept = total, done, ended, ended
 
     def doing(self, what: str) -> None:
-        """Tells the listener what is being done; between two pieces of work, Ctrl-C is raised."""
+        """Tells the listener what is being done, and raises a Ctrl-C that was held back."""
         left = max(self.total - self.done, 0.0)
         seconds = left * self.spent / self.measured if self.measured else math.nan
         share = min(self.done / self.total, 1.0)
@@ -60,29 +60,29 @@ class Meter:
         raise_noted()
 
     def advanced(self, runs: int, seconds: float) -> None:
-        """Counts one advance of several runs, which took some seconds."""
+        """Counts one advance of `runs` runs, which took `seconds`."""
         self.done += runs
         self.measured += runs
         self.spent += seconds
         self.doing("training")
 
     def skipped(self, advances: int) -> None:
-        """Counts advances that need not be made."""
+        """Counts advances that are not needed as done."""
         self.done += advances
 
     def ended(self, runs: int) -> None:
-        """Counts runs that are over."""
+        """Counts runs that have ended."""
         self.finished += runs
         self.doing("training")
 
     def over(self) -> None:
-        """Tells the listener that all runs are over."""
+        """Tells the listener that all runs have ended."""
         self.finished, self.done = self.runs, self.total
         self.doing("done")
 
 
 def to_stderr() -> Listener:
-    """A listener that keeps one line of a terminal up to date; into a file, a line a minute."""
+    """A listener that keeps one line of the terminal up to date; a file gets a line a minute."""
     terminal, last = sys.stderr.isatty(), -1e9
 
     def listen(progress: Progress) -> None:

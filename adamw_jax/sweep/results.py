@@ -1,4 +1,4 @@
-"""What came of a run."""
+"""The result of a run: its history and how it ended."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ class Result(NamedTuple):
     """A run and its history.
 
     Attributes:
-      run: the number of its row in the grid, from 0.
+      run: the number, from 0, of the run's row in the grid.
       settings: that row.
       advance: int32[n], the numbers of the calls of `advance`, from 1.
       metrics: arrays [n, …] by name.
-      status: how the last of the advances left it: "finished"; "diverged"; "stopped" by
-        `until`; "dropped" by halving; or "running", between two rungs.
-      lanes: how many runs stood side by side on a device.
-      device: what kind of device that was, such as "cpu".
+      status: the run's state after the last of the advances: "finished"; "diverged"; "stopped"
+        by `until`; "dropped" by halving; or "running", between two rungs.
+      lanes: how many runs were side by side on a device.
+      device: the kind of device, such as "cpu".
       seconds: the run's part of the wall time.
-      compile_seconds: what compiling its program took, once for all runs of the program.
+      compile_seconds: the time to compile its program, which all runs of the program share.
     """
 
     run: int
@@ -43,7 +43,7 @@ class Result(NamedTuple):
         return self.metrics[metric][-1]
 
     def history(self, metric: str, length: int) -> np.ndarray:
-        """A metric's values, float64[length, …]; NaN where the run diverged and after its end."""
+        """A metric's values, float64[length, …]; NaN where the run diverged and after it ended."""
         values = np.array(self.metrics[metric], np.float64)
         if self.status == DIVERGED:
             values[-1] = np.nan
@@ -51,7 +51,7 @@ class Result(NamedTuple):
         return np.concatenate([values, missing])
 
     def followed_by(self, later: "Result") -> "Result":
-        """This part of a run and the next one, as one."""
+        """Joins this part of a run and the part that follows it."""
         metrics = {k: np.concatenate([v, later.metrics[k]]) for k, v in self.metrics.items()}
         return later._replace(
             advance=np.concatenate([self.advance, later.advance]),
@@ -64,7 +64,7 @@ class Result(NamedTuple):
 def joined(parts: Iterable[Result]) -> list[Result]:
     """Joins the parts of each run, in the order of the grid.
 
-    A part does not count where the one before it is missing.
+    A part is left out if the one before it is missing.
     """
     runs: dict[int, Result] = {}
     for part in sorted(parts, key=lambda part: (part.run, part.advance[0])):

@@ -1,4 +1,4 @@
-"""What a sweep runs: a pair of pure functions and how often the second is called."""
+"""What a sweep runs: a pair of pure functions, and how often the second of them is called."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -44,9 +44,9 @@ class Run(NamedTuple):
         return cls(start, advance, 1)
 
     def typed(self) -> "Run":
-        """The same run; what its functions return is arrays, none of them weakly typed.
+        """The same run, but its functions return only arrays, none of them weakly typed.
 
-        So `advance` may return a float32 where `start` returned a Python number.
+        So `advance` may return a float32 array where `start` returned a Python number.
         """
         return Run(
             lambda numbers, key, data: _arrays(self.start(numbers, key, data), "state"),
@@ -59,12 +59,12 @@ def outline(run: Run, numbers: Mapping[str, np.dtype], data: Any) -> tuple[Any, 
     """Traces a single run and checks its two functions.
 
     Args:
-      run: the pair.
-      numbers: dtypes of the hyperparameters, by name.
+      run: the run.
+      numbers: the dtypes of the hyperparameters, by name.
       data: the types of the data.
 
     Returns:
-      The types of the state, and of the metrics of one advance by name.
+      The types of the state, and the types of the metrics of one advance, by name.
 
     Raises:
       ValueError: the functions do not fit each other, or metrics are not real arrays.
@@ -79,7 +79,7 @@ def outline(run: Run, numbers: Mapping[str, np.dtype], data: Any) -> tuple[Any, 
     state = jax.eval_shape(start, *given)
     if state is None:
         raise ValueError("start returns None; it must return the state that advance takes")
-    # Another function, since JAX remembers what it traced.
+    # A new function, because JAX would not trace the same one again.
     _check_static(state, jax.eval_shape(lambda *given: start(*given), *given))
     returned = jax.eval_shape(advance, state, data)
     only = jax.tree.structure(returned) == jax.tree.structure(state)
@@ -94,7 +94,7 @@ def types_of(data: Any) -> Any:
     """The types of a pytree of arrays.
 
     Raises:
-      TypeError: naming a leaf that is not an array.
+      TypeError: a leaf is not an array; the message names it.
     """
 
     def type_of(path, leaf):
@@ -110,10 +110,10 @@ def types_of(data: Any) -> Any:
 
 
 def named(metrics: Any) -> dict[str, Any]:
-    """The leaves of a pytree of metrics by their path: "loss", or "layers/0/norm".
+    """The leaves of a pytree of metrics, by their paths, such as "loss" or "layers/0/norm".
 
     Raises:
-      ValueError: a leaf that no table can hold, such as a complex array or a key.
+      ValueError: a table cannot hold a leaf, such as a complex array or a key.
     """
     leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(metrics):
@@ -152,9 +152,9 @@ def _described(returned: Any) -> str:
 def _check_static(once: Any, again: Any) -> None:
     if jax.tree.structure(once) != jax.tree.structure(again):
         raise ValueError(
-            "start returns a state of another structure each time it is called. A module or "
+            "start returns a state with another structure each time it is called. A module or "
             "optimizer that holds functions, such as nnx.Optimizer, does that: keep its arrays "
-            "in the state (nnx.as_pure(nnx.state(...))) and make it anew in advance"
+            "in the state (nnx.as_pure(nnx.state(...))) and rebuild the object in advance"
         )
 
 
@@ -164,7 +164,7 @@ def _check_kept(before: Any, after: Any) -> None:
     if jax.tree.structure(before) != jax.tree.structure(after):
         paths = {keystr(path) for path, _ in was} ^ {keystr(path) for path, _ in now}
         raise ValueError(
-            "advance must return a state of the structure that start returns; they differ in "
+            "advance must return a state with the structure that start returns; they differ in "
             + (", ".join(sorted(paths)[:5]) or "their containers")
         )
     for (path, a), (_, b) in zip(was, now, strict=True):

@@ -1,15 +1,15 @@
-"""Where results and states are kept while a sweep goes on: in memory or on disk.
+"""Where results and states are kept while a sweep runs: in memory or on disk.
 
-On disk there is one file per finished chunk, so that a kill loses only the chunk that was begun.
-A sweep's directory holds
+On disk there is one file per finished chunk, so that a kill loses only the unfinished one. A
+sweep's directory holds
 
-    sweep.json       which sweep this is, see `manifest`
+    sweep.json       the manifest, which says which sweep this is
     parts/*.parquet  finished chunks, until the sweep is finished
     states/*.npz     states between two rungs of halving
-    results.parquet  all of it in one table, once the sweep is finished
+    results.parquet  all results in one table, once the sweep is finished
 
-Each file of results says which sweep it is of and has a digest: in the part's name, in sweep.json
-for the table.
+Each file of results says which sweep it belongs to and has a digest: that of a part is in its
+name, that of the table in sweep.json.
 """
 
 import importlib.util
@@ -30,14 +30,14 @@ from adamw_jax.sweep.results import Result, joined
 
 
 class Store(Protocol):
-    """What the engine needs of a store; it is entered before its first use."""
+    """What the engine needs of a store, which is used as a context manager."""
 
     def __enter__(self) -> Self:
         """Opens the store."""
         ...
 
     def __exit__(self, *error: object) -> None:
-        """Closes it."""
+        """Closes the store."""
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
@@ -45,13 +45,13 @@ class Store(Protocol):
         ...
 
     def set_layout(self, variant: str, layout: Layout) -> None:
-        """Notes the layout of a variant, for every process and every later call."""
+        """Keeps the layout of a variant, for every process and every later call."""
 
     def refresh(self) -> None:
-        """Reads the layouts that other processes have noted."""
+        """Reads the layouts that other processes have set."""
 
     def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
-        """Keeps a chunk's results and, stacked by run, the states that they end in."""
+        """Keeps a chunk's results and, if there are any, its runs' final states, stacked."""
 
     def read(self) -> list[Result]:
         """All results so far, joined by run."""
@@ -62,14 +62,14 @@ class Store(Protocol):
         ...
 
     def forget(self, rung: int) -> None:
-        """Drops the states of a rung."""
+        """Deletes the states of a rung."""
 
     def finish(self, results: Sequence[Result]) -> None:
-        """Keeps the results of all runs; nothing comes after them."""
+        """Keeps the results of all runs, which ends the sweep."""
 
 
 class InMemory:
-    """Keeps everything for the time of the call."""
+    """Keeps everything for as long as the call lasts."""
 
     def __init__(self):
         self.parts: list[Result] = []
@@ -112,16 +112,16 @@ class InMemory:
 
 
 class OnDisk:
-    """Keeps results in a directory, which one sweep at a time may use.
+    """Keeps results in a directory that only one sweep at a time may use.
 
     Args:
-      directory: of the results; made if need be.
+      directory: the directory of the results, which is created if needed.
       rows: the grid.
-      description: what makes the sweep this one.
-      fresh: whether what is kept of the sweep is deleted first.
+      description: what identifies the sweep.
+      fresh: whether to delete first what is kept of the sweep.
 
     Raises:
-      ImportError: there is no pyarrow.
+      ImportError: pyarrow is not installed.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class OnDisk:
         fresh: bool = False,
     ):
         if importlib.util.find_spec("pyarrow") is None:
-            raise ImportError("keeping a sweep takes pyarrow: pip install 'adamw_jax[sweep]'")
+            raise ImportError("keeping a sweep needs pyarrow: pip install 'adamw_jax[sweep]'")
         self.directory, self.rows, self.fresh = directory, rows, fresh
         self.name = name_of(description)
         self.manifest = Manifest(dict(description), {})
@@ -145,8 +145,8 @@ class OnDisk:
         """Opens the directory.
 
         Raises:
-          StoreError: another process writes here, or another sweep's results are here.
-          OSError: the directory cannot be made or written.
+          StoreError: another process is writing there, or it holds another sweep's results.
+          OSError: the directory cannot be created or written.
         """
         with processes.together("opening the output"), ExitStack() as opening:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ class OnDisk:
         self.manifest = manifest.read(self.files.manifest)
 
     def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
-        """See `Store`; the states are written first, since only results say that they are there."""
+        """See `Store`; states are written first, because the results imply that they are there."""
         name = f"{rung}-{results[0].run:07d}"
         if states is not None:
             runs = [result.run for result in results]
@@ -218,11 +218,11 @@ class OnDisk:
                 path.unlink()
 
     def finish(self, results: Sequence[Result]) -> None:
-        """Writes the table of all results, which takes the place of the parts."""
+        """Writes the table of all results, which replaces the parts."""
         if self.first:
             if not self.files.table.exists():
                 content = self._encoded(results)
-                # First, so that there is no table without a digest.
+                # The manifest comes first, so that there is never a table without a digest.
                 self.manifest = self.manifest._replace(table=digest(content))
                 manifest.write(self.files.manifest, self.manifest)
                 write_whole(self.files.table, content)

@@ -13,12 +13,12 @@ from adamw_jax.sweep.grid import Row, is_number
 from adamw_jax.sweep.manifest import versions
 from adamw_jax.sweep.results import Result
 
-# The columns besides settings and metrics.
+# The columns that are neither settings nor metrics.
 COLUMNS = (
     "run", "advance", "status", "lanes", "device", "seconds", "compile_seconds",
     "python_version", "jax_version", "jaxlib_version", "adamw_jax_version",
 )  # fmt: skip
-# Under this key a Parquet file says which sweep it is of.
+# The metadata key under which a Parquet file says which sweep it belongs to.
 ORIGIN = b"adamw_jax.sweep"
 
 
@@ -31,7 +31,7 @@ def to_table(results: Sequence[Result]) -> Any:
     and settings that are tuples become JSON.
 
     Raises:
-      ValueError: runs have different metrics.
+      ValueError: the runs have different metrics.
     """
     import pyarrow as pa
 
@@ -58,7 +58,7 @@ def to_table(results: Sequence[Result]) -> Any:
 
 
 def from_table(table: Any, rows: Sequence[Row]) -> list[Result]:
-    """The results in a table that holds the rows of each run together and in order."""
+    """The results in a table; the rows of each run must be together and in order."""
     runs = table["run"].to_numpy()
     begins = np.flatnonzero(np.diff(runs, prepend=-1))
     settings = rows[0].keys()
@@ -76,7 +76,7 @@ def from_table(table: Any, rows: Sequence[Row]) -> list[Result]:
 
 
 def encoded(results: Sequence[Result], origin: Mapping[str, Any]) -> bytes:
-    """The table as the content of a Parquet file, with the sweep that it is from."""
+    """The content of a Parquet file with the table of the results and the sweep they belong to."""
     import pyarrow.parquet as pq
 
     buffer, table = io.BytesIO(), to_table(results)
@@ -89,8 +89,8 @@ def read(path: Path, told: str | None, rows: Sequence[Row]) -> list[Result]:
     """Reads the results in a Parquet file.
 
     Args:
-      path: of the file.
-      told: the digest that it must have; None where that is not known.
+      path: the path of the file.
+      told: the digest that it must have; None if that is not known.
       rows: the grid.
 
     Raises:
@@ -104,7 +104,7 @@ def read(path: Path, told: str | None, rows: Sequence[Row]) -> list[Result]:
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """Reads which sweep a Parquet file is from, with its layouts; empty if it does not say.
+    """Reads which sweep a Parquet file belongs to, and its layouts; empty if it does not say.
 
     Raises:
       StoreError: the file is damaged.
@@ -126,10 +126,10 @@ def check_alike(runs: Iterable[Mapping[str, Any]]) -> None:
     """Checks that the metrics of all runs fit into one table.
 
     Args:
-      runs: for each, the metrics of an advance: arrays or their types, by name.
+      runs: for each run, the metrics of an advance, as arrays or their types, by name.
 
     Raises:
-      ValueError: naming the first metric that differs.
+      ValueError: a metric differs; the message names the first one.
     """
     first: dict[str, Any] | None = None
     for metrics in runs:
@@ -151,7 +151,7 @@ def check_names(settings: Iterable[str], metrics: Iterable[str]) -> None:
     """Checks that settings, metrics and the table's own columns have different names.
 
     Raises:
-      ValueError: naming the first name that is taken twice.
+      ValueError: a name is used twice; the message names the first one.
     """
     settings = set(settings)
     for name in metrics:
@@ -163,7 +163,7 @@ def check_names(settings: Iterable[str], metrics: Iterable[str]) -> None:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Values of one type: numbers, strings or bools as they are, all else as JSON."""
+    """Values of one type: numbers, strings and bools unchanged, everything else as JSON."""
     if all(is_number(value) for value in values):
         return values if all(isinstance(v, int) for v in values) else list(map(float, values))
     types = {type(value) for value in values if value is not None}
@@ -172,7 +172,7 @@ def _column(values: list[Any]) -> list[Any]:
 
 def _nested(pa: Any, values: np.ndarray) -> Any:
     if values.dtype.kind not in "biuf" or values.dtype == np.float16:
-        values = values.astype(np.float32)  # bfloat16 and its like, which tables do not know
+        values = values.astype(np.float32)  # bfloat16 and the like, which tables cannot hold
     column = pa.array(np.ascontiguousarray(values).reshape(-1))
     for size in reversed(values.shape[1:]):
         column = pa.FixedSizeListArray.from_arrays(column, size)

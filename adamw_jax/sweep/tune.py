@@ -1,4 +1,4 @@
-"""Which layout is fastest on the devices at hand and fits into their memory."""
+"""Finds the layout that is fastest on the devices at hand and fits into their memory."""
 
 import math
 import time
@@ -10,13 +10,13 @@ import numpy as np
 
 from adamw_jax.sweep.program import Layout, Machine, Program
 
-# Of the free memory, how much is used: programs also need room that no analysis tells.
+# The part of the free memory that is used: programs also need memory that no analysis shows.
 USABLE = 0.8
-# Seconds that a program's call should take at least, so that starting it costs nothing, and
-# that a chunk should take at most, since a chunk is what a kill loses.
+# The seconds that one call of a program should take at least, so that starting it costs little,
+# and that a chunk should take at most, since a kill loses a chunk.
 CALL, CHUNK = 0.05, 60.0
-# Measuring may take this part of the time that the runs would take one after another, or
-# these seconds.
+# Measuring may take the larger of this part of the time that the runs would take one after
+# another, and this many seconds.
 EFFORT, LEAST = 0.05, 5.0
 
 
@@ -27,7 +27,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def available_bytes(machine: Machine) -> float:
-    """What a program may use on each device, its data included; infinite if unknown."""
+    """The memory that a program may use on each device, including its data; inf if unknown."""
     data = sum(x.nbytes for x in jax.tree.leaves(machine.data))
     device = machine.mesh.devices.flat[0]
     stats = device.memory_stats()
@@ -44,7 +44,7 @@ def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Mach
     """Compiles for a layout, halved until the program fits into the memory.
 
     Raises:
-      MemoryError: not even a single run fits.
+      MemoryError: not even a single run fits into memory.
     """
     while True:
         try:
@@ -64,17 +64,17 @@ def fastest(
     machine: Machine,
     inputs: Callable[[int], tuple[dict[str, np.ndarray], np.ndarray]],
 ) -> Layout:
-    """Measures layouts with 1, 4, 16, … lanes until more are no faster or do not fit.
+    """Measures layouts with 1, 4, 16, … lanes until more lanes are no faster or do not fit.
 
     Args:
-      compile_: makes the program for a layout.
-      runs: how many are to be trained.
-      length: how often each is advanced.
+      compile_: compiles the program for a layout.
+      runs: how many runs are to be trained.
+      length: how often each run is advanced.
       machine: devices and data.
       inputs: makes hyperparameters and seeds for a width.
 
     Returns:
-      The fastest lanes, with rounds enough that starting a call costs little beside it.
+      The fastest number of lanes, with enough rounds that starting a call costs little.
     """
     speeds: dict[int, float] = {}
     began, lanes, effort = time.perf_counter(), 1, math.inf
@@ -88,18 +88,18 @@ def fastest(
             if lanes == 1 or not out_of_memory(error):
                 raise
             break
-        # Padding is no work: what counts is how long all runs take.
+        # Padding does not count as work: the speed is that of all runs together.
         speeds[lanes] = runs / (math.ceil(runs / program.width) * seconds)
         if lanes == 1:
             effort = max(LEAST, EFFORT * runs * length / speeds[1])
         spent = time.perf_counter() - began
-        # The next one compiles as long, and advances four times as many runs.
+        # The next program takes as long to compile, and advances four times as many runs.
         next_one = program.seconds + 8 * seconds
         filled = lanes * machine.size >= runs
         if filled or spent + next_one > effort or speeds[lanes] < 0.8 * max(speeds.values()):
             break
         lanes *= 4
-    # Few lanes rather than many, unless these are faster by more than chance.
+    # The fewest lanes that are within 5 % of the fastest: such a difference may be chance.
     best = next(n for n in speeds if speeds[n] > 0.95 * max(speeds.values()))
     each = runs / (math.ceil(runs / (best * machine.size)) * speeds[best])
     rounds = min(CALL / each, CHUNK / (each * length))
@@ -107,7 +107,7 @@ def fastest(
 
 
 def _seconds(program: Program, inputs) -> float:
-    """How long a call of `advance` takes, the program's first call left out."""
+    """How long a call of `advance` takes, not counting the program's first call."""
     state, metrics = program.advance(program.start(*inputs(program.width)))
     jax.block_until_ready(metrics)
     times = []

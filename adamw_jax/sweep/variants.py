@@ -1,7 +1,7 @@
-"""The variants of a sweep: its runs, sorted by the program that they share.
+"""The variants of a sweep: groups of runs that share a program.
 
-Numbers are data, and one program serves them all. Every combination of the other settings makes
-a variant, a program of its own.
+Numeric settings are data, and one program serves all their values. Every combination of the
+other settings is a variant, with a program of its own.
 """
 
 import math
@@ -22,9 +22,9 @@ class Variant(NamedTuple):
 
     Attributes:
       name: the settings that are compiled in, as text.
-      run: the pair of functions.
-      numbers: dtypes of the settings that are data, by name.
-      members: the runs' numbers.
+      run: what to run.
+      numbers: the dtypes of the settings that are data, by name.
+      members: the numbers of the runs.
       state: the types of the state of one run.
       metrics: the types of the metrics of one advance, by name.
     """
@@ -39,7 +39,7 @@ class Variant(NamedTuple):
     def inputs(
         self, rows: Sequence[Row], members: Sequence[int], width: int
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Hyperparameters and seeds [width] of some runs; the last run fills what is left."""
+        """Hyperparameters and seeds [width] of some runs, padded with copies of the last run."""
         padded = [rows[i] for i in (*members, *[members[-1]] * (width - len(members)))]
         numbers = {
             name: np.array([row[name] for row in padded], dtype)
@@ -51,19 +51,19 @@ class Variant(NamedTuple):
 def variants(
     run: Run | Callable[[Row], Run], rows: Sequence[Row], static: Sequence[str], data: Any
 ) -> list[Variant]:
-    """Sorts the runs by their static settings, and traces a run of each variant.
+    """Groups the runs by the settings that are compiled in, and traces a run of each variant.
 
     Args:
-      run: what to run, or a function from the static settings to it.
+      run: what to run, or a function from the settings that are compiled in to a `Run`.
       rows: the grid.
-      static: numeric settings that are compiled in all the same.
-      data: of all runs.
+      static: the numeric settings that are compiled in as well.
+      data: the data that all runs get.
 
     Raises:
-      ValueError: the grid has no such static setting; there are static settings and `run`
-        is not a function of them; a number is too large; a run's functions are wrong (see
-        `outline`).
-      TypeError: an argument of another type.
+      ValueError: `static` names a setting that the grid does not have; settings are compiled
+        in, but `run` is not a function of them; a number is too large; or a run's functions
+        are wrong (see `outline`).
+      TypeError: an argument has the wrong type.
     """
     names = [name for name in rows[0] if name != "seed"]
     compiled_in = _compiled_in(names, rows, static)
@@ -114,7 +114,7 @@ def _made(run: Run | Callable[[Row], Run], fixed: Row) -> Run:
 
 
 def _dtype(name: str, values: Sequence[int | float]) -> np.dtype:
-    """In JAX's precision: float where one of the values is a float, else int."""
+    """The dtype of a setting, in JAX's precision: float if any value is a float, otherwise int."""
     number = float if any(isinstance(value, float) for value in values) else int
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(number))
     bounds = np.iinfo(dtype) if number is int else np.finfo(dtype)
