@@ -1,4 +1,4 @@
-# Everything runs in an environment of its own, .venv, which is made when first needed.
+# Everything runs in its own environment, .venv, which is made when it is first needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,10 +12,10 @@ run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, repo
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n auto
 
-quick: lint types  ## Lint, types and a case of every test that is not slow
+quick: lint types  ## Lint, types and one case of every test that is not slow
 	$(BIN)/python -m pytest -n auto --quick
 
-matrix: $(READY)  ## All tests on each Python, with the oldest and newest JAX and Optax; the package
+matrix: $(READY)  ## All tests on each installed Python, oldest and newest JAX and Optax; the package
 	$(BIN)/nox
 
 lint: $(READY)  ## Style and formatting of code, documents and workflows
@@ -29,7 +29,7 @@ lint: $(READY)  ## Style and formatting of code, documents and workflows
 types: $(READY)  ## Static types
 	$(BIN)/basedpyright
 
-bench: $(READY)  ## Speed, beside Optax and (where it is installed) PyTorch
+bench: $(READY)  ## Speed, compared with Optax and, if it is installed, PyTorch
 	$(BIN)/python -m benchmarks
 
 clean:  ## Removes the environments, caches and results
