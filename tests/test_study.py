@@ -84,6 +84,8 @@ def test_trials_are_added_to_those_that_are_there(folder, capsys):
     assert "Not yet run" not in page and "(1) AdamW" in page
     assert cli.main(study(folder, first=0)) == 0
     assert "Not yet run" not in (folder / "output/report.html").read_text()
+    assert cli.main([*study(folder, first=0), "--hidden", "3"]) == 2  # not these runs
+    assert "no trial is done" in capsys.readouterr().err
 
 
 def test_another_process_on_the_same_output_is_an_error_in_words(folder, capsys):

@@ -37,6 +37,8 @@ def test_each_sweep_has_its_place_and_the_same_one_is_found_again(tmp_path):
         os.utime(table, (1e9, 2e9 if '"lengths": [\n  3' in manifest_of(table) else 1e9))
     newest = sweep.kept(tmp_path, FEW)
     assert max(len(result.advance) for result in newest) == 3
+    assert sweep.kept(tmp_path, FEW, {"data": "other"})
+    assert sweep.kept(tmp_path, FEW, {"data": "third"}) is None
 
 
 def manifest_of(table):

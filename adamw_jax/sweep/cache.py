@@ -1,15 +1,18 @@
 """A cache: a directory in which every sweep has a subdirectory of its own."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adamw_jax.sweep import manifest, table
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.results import Result
 
 
-def kept(cache: str | Path, grid: Sequence[Row]) -> list[Result] | None:
+def kept(
+    cache: str | Path, grid: Sequence[Row], identity: Mapping[str, Any] | None = None
+) -> list[Result] | None:
     """Reads the results of a finished sweep of a grid, whatever it trained.
 
     Unlike `sweep`, this needs no program, and traces and compiles nothing: the sweep may have
@@ -18,6 +21,7 @@ def kept(cache: str | Path, grid: Sequence[Row]) -> list[Result] | None:
     Args:
       cache: the directory that was given to `sweep` as `cache`.
       grid: the rows of settings.
+      identity: what `sweep` was given as `identity`; by default any.
 
     Returns:
       A result for each row, from the newest sweep of this grid; None if there is none.
@@ -34,6 +38,7 @@ def kept(cache: str | Path, grid: Sequence[Row]) -> list[Result] | None:
         except (FileNotFoundError, manifest.ManifestError) as error:
             warnings.warn(f"{path} is left out: {error}", stacklevel=2)
             continue
-        if found.description["grid"] == asked:
+        described = found.description
+        if described["grid"] == asked and identity in (None, described["identity"]):
             return table.read(path, found.table, rows)
     return None

@@ -1,7 +1,7 @@
 """The sweeps of the experiments: kept in the output directory, shown in the terminal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -18,6 +18,7 @@ def run_grid(
     data: Any,
     context: Context,
     watch: Sequence[str] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> list[sweep.Result]:
     """Does every run of a grid that is not kept in the output directory yet.
 
@@ -28,6 +29,7 @@ def run_grid(
       data: a pytree of arrays that every run gets.
       context: the output directory and the terminal.
       watch: as in `sweep.sweep`.
+      identity: as in `sweep.sweep`.
 
     Returns:
       A result for each row of the grid, in its order.
@@ -57,7 +59,14 @@ def run_grid(
             bar.update(task, completed=progress.share, left=text)
 
         results = sweep.sweep(
-            run, grid, data, cache=cache, fresh=context.fresh, watch=watch, progress=listen
+            run,
+            grid,
+            data,
+            cache=cache,
+            fresh=context.fresh,
+            watch=watch,
+            identity=identity,
+            progress=listen,
         )
     if last.kept == last.runs:
         note = f"{name}: taken from {cache} (--fresh does it again)"

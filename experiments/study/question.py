@@ -20,7 +20,7 @@ the same in all runs.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import polars as pl
@@ -74,11 +74,12 @@ def run(config: Settings, context: Context) -> Report:
     tables: list[pl.DataFrame] = []
     missing: list[str] = []
     for number, (trial, training, images) in enumerate(_trials(config, loaded), 1):
-        grid = trial.grid(config.seeds)
+        grid, identity = trial.grid(config.seeds), _identity(config, trial)
         if number <= config.first:
-            results = run_grid(trial.slug, training, grid, images, context, ["train_loss"])
+            watched = ["train_loss"]
+            results = run_grid(trial.slug, training, grid, images, context, watched, identity)
         else:
-            results = sweep.kept(context.cache(trial.slug), grid)
+            results = sweep.kept(context.cache(trial.slug), grid, identity)
         if results is None:
             missing.append(trial.name)
         else:
@@ -90,6 +91,18 @@ def run(config: Settings, context: Context) -> Report:
     talk = sorted({*config.talk, *times_rate})
     matters = {ACCURACY: config.matters_accuracy, LOSS: config.matters_loss}
     return summarize(title, pl.concat(tables), talk, matters, missing)
+
+
+def _identity(config: Settings, trial: Trial) -> dict[str, Any]:
+    """What decides a trial's results and is neither in its grid nor in its name."""
+    return {
+        "data": config.data,
+        "validation": config.validation,
+        "hidden": list(config.hidden),
+        "batch_size": config.batch_size,
+        "epochs": trial.condition.epochs,
+        "evaluations": config.evaluations,
+    }
 
 
 def _trials(config: Settings, loaded: data.Data) -> Iterator[tuple[Trial, sweep.Run, data.Data]]:
