@@ -85,8 +85,10 @@ def piece(
       or `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point
       or complex, with their paths.
     """
+    # The description says it all, unless it forgets a number.
+    numbers = [x for x in jax.tree.leaves(hyperparameters) if isinstance(x, int | float)]
     machine = Machine(
-        key_of(description),
+        (key_of(description), arithmetic, key_of(numbers)),
         functools.partial(_init, state, start),
         functools.partial(_update, arithmetic, hyperparameters, state, counts, params_for),
         has_state=state is not None,

@@ -93,6 +93,9 @@ def prints_as_the_call_that_makes_it(make: Make, numbers: dict[str, float]) -> N
     """`eval(repr(tx))` has the same `repr` as `tx` and computes the same."""
     tx, params = make(**numbers), mixed_params()
     assert isinstance(tx, GradientTransformation) and tx.description, f"{tx!r} has no description"
+    for name in numbers:  # what differs in nothing that is described would be taken for one
+        other = make(**{**numbers, name: _others(numbers)[name]})
+        assert repr(other) != repr(tx), f"{name} is missing from the description"
     if "<" not in repr(tx):  # functions and foreign transformations are not written out
         again = eval(repr(tx), _constructors(tx.description))
         assert repr(again) == repr(tx)
@@ -121,8 +124,7 @@ def is_traced_once(make: Make, numbers: dict[str, float]) -> None:
     assert len(traces) == 1, "the state's type changes, so that the second step is compiled anew"
     tx.update(gradients, state, params)
     with compilations() as compiled:
-        others = {name: x if isinstance(x, int) else 0.875 * x for name, x in numbers.items()}
-        make(**others).update(gradients, state, params)
+        make(**_others(numbers)).update(gradients, state, params)
     assert not compiled, "the arithmetic is a closure, or its hyperparameters are compiled in"
 
 
@@ -244,6 +246,10 @@ LAWS = (
 
 def _arrays(numbers: dict[str, float]) -> dict[str, jax.Array]:
     return {name: jnp.float32(number) for name, number in numbers.items()}
+
+
+def _others(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: x + 1 if isinstance(x, int) else 0.875 * x for name, x in numbers.items()}
 
 
 def _type(x: Any) -> Any:
