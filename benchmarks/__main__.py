@@ -11,10 +11,10 @@ from experiments.harness.devices import use_every_core
 
 
 def main() -> None:
-    """Runs the benchmarks that are asked for, all by default."""
+    """Runs the benchmarks that are asked for; by default all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=["accuracy", "updates", "training"], help="[all]")
-    parser.add_argument("--data-dir", type=Path, help="where data sets lie [$ADAMW_JAX_DATA]")
+    parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
     parser.add_argument("--markdown", action="store_true", help="print Markdown for documents")
     options = parser.parse_args()
     console = Console(highlight=False)

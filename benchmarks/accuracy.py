@@ -1,4 +1,4 @@
-"""AdamW and RAdam in float32, ours and Optax's, against the same equations in float64."""
+"""The errors of AdamW and RAdam in float32, ours and Optax's, against float64."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def tables() -> list[Table]:
 
 
 def _adamw() -> Table:
-    """The error of the first step, and of the parameters after 3,000."""
+    """The error of the first step, and of the parameters after 3,000 steps."""
     draw = np.random.default_rng(0)
     start = draw.normal(size=SIZE).astype(np.float32)
     scale = 10.0 ** draw.uniform(-3, 1, SIZE)
@@ -41,14 +41,14 @@ def _adamw() -> Table:
         f"AdamW in float32: largest error over {SIZE:,} parameters",
         ["β₂", "step 1, ours", "step 1, Optax", f"{STEPS:,} steps, ours", "Optax"],
         rows,
-        "Step 1: error of the direction m̂/(√v̂+ε), relative. "
+        "Step 1: relative error of the direction m̂/(√v̂+ε). "
         f"{STEPS:,} steps: error of the parameters, relative to their range. Reference: "
         "the same float32 gradients in float64 NumPy.",
     )
 
 
 def _radam() -> Table:
-    """The error of the rectified step, which of a constant gradient is α rₜ."""
+    """The error of the rectified step, which for a constant gradient is α rₜ."""
     rows = []
     for b2 in (0.99, 0.999, 0.9999, 0.99999):
         t = np.arange(1.0, STEPS + 1)
@@ -62,7 +62,7 @@ def _radam() -> Table:
         errors = [f"{np.abs(run / exact - 1).max():.1e}" for run in runs]
         rows.append([f"{b2:g}", *map(str, firsts), *errors])
     return Table(
-        "RAdam in float32: its step, α rₜ for a constant gradient",
+        "RAdam in float32: its step, which for a constant gradient is α rₜ",
         ["β₂", "first rectified step", "ours", "Optax", "largest error, ours", "Optax"],
         rows,
         f"Relative error over {STEPS:,} steps. Reference: rₜ in float64 NumPy.",

@@ -1,4 +1,4 @@
-"""Timing of contenders in turns, so that the noise of the machine meets all of them alike."""
+"""Times contenders in turns, so that the noise of the machine affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Wall time of one call in seconds, until its results are ready."""
+    """The wall time of one call in seconds, until its results are ready."""
     started = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - started
@@ -22,8 +22,8 @@ def alternate(
 
     Args:
       contenders: functions by name, already warmed up.
-      rounds: turns of each contender; every second round goes backwards.
-      calls: in a turn, whose median is its time.
+      rounds: how many turns each contender has; every second round is in reverse order.
+      calls: how many calls a turn has; their median is the time of the turn.
 
     Returns:
       Seconds per call by name, float[rounds].
@@ -37,6 +37,6 @@ def alternate(
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> str:
-    """Median and quartiles of the ratios within a round."""
+    """The median and quartiles of the ratios within a round, as text."""
     low, median, high = np.percentile(numerator / denominator, [25, 50, 75])
     return f"{median:.2f} [{low:.2f}, {high:.2f}]"

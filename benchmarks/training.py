@@ -1,4 +1,4 @@
-"""Training with AdamW: ours, scanned and in sweeps, beside Flax's usual loop and PyTorch's."""
+"""Training with AdamW: our loop, alone and in sweeps, beside Flax's usual loop and PyTorch's."""
 
 import functools
 import os
@@ -111,13 +111,14 @@ def _table(problem: Problem) -> Table:
     ]
     widths = "-".join(map(str, problem.widths))
     return Table(
-        f"{problem.name}, MLP {widths}, batch {problem.batch}, AdamW: steps of a run in a second",
+        f"{problem.name}, MLP {widths}, batch {problem.batch}, AdamW: steps per second",
         ["", "steps/s", "its time / the sweep's", "compile, s"],
         rows,
-        f"A sweep of {problem.runs} runs. Epochs in turns, the median of nine; in brackets the "
-        "quartiles of the ratio within a turn. All shuffle each epoch and evaluate nothing. The "
-        "sweep's layout is the one that it measures as fastest. Flax: a step is one jitted call. "
-        "PyTorch: eager, fused AdamW, the data as tensors in memory.",
+        f"The sweep has {problem.runs} runs. The contenders take turns at an epoch each; the "
+        "median of nine, and in brackets the quartiles of the ratio within a turn. All shuffle in "
+        "each epoch and evaluate nothing. The sweep's layout is the one that it measures as "
+        "fastest. Flax: each step is one jitted call. PyTorch: eager, fused AdamW, the data as "
+        "tensors in memory.",
     )
 
 
@@ -136,7 +137,7 @@ def _lanes(problem: Problem) -> Contender:
             compiled[layout] = compile_variant(variant, machine, layout)
         return compiled[layout]
 
-    # The layout for runs so long that measuring layouts costs next to nothing.
+    # The runs are taken to be so long that measuring layouts costs next to nothing.
     layout = tune.fastest(compile_, problem.runs, 10_000, machine, inputs)
     program = compile_(layout)
     state = program.start(*inputs(program.width))

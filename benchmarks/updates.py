@@ -1,4 +1,4 @@
-"""AdamW's update, ours beside Optax's: compiled, its compilation, and eager."""
+"""AdamW's update, ours beside Optax's: jitted, its tracing and compilation, and eager."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def tables() -> list[Table]:
 
 
 def compiled() -> Table:
-    """The jitted update-and-apply, and the time to trace and compile it."""
+    """The time of the jitted update and apply, and the time to trace and compile it."""
     rows = []
     for name, widths in TREES.items():
         params, grads = _tree(widths)
@@ -51,16 +51,16 @@ def compiled() -> Table:
             ]
         )
     return Table(
-        "AdamW, jitted update and apply (buffers donated), and its tracing and compilation",
+        "AdamW: update and apply, jitted with donated buffers; and its tracing and compilation",
         ["tree", "ours, µs", "Optax, µs", "ratio", "ours, ms", "Optax, ms", "ratio"],
         rows,
-        "Median time per step in µs, to compile in ms; ratio ours/Optax within a round: "
-        "median [quartiles].",
+        "Median time per step in µs, and to trace and compile in ms. Ratio: ours/Optax within a "
+        "round, median [quartiles].",
     )
 
 
 def eager() -> Table:
-    """Without jit, on 12 leaves: the first step of a new optimizer, and later steps."""
+    """The time, without jit, of the first step of a new optimizer and of later steps."""
     params, grads = _tree(TREES["12 leaves"])
     cold = {library: [] for library in LIBRARIES}
     for i in range(5):
@@ -91,7 +91,8 @@ def eager() -> Table:
             ]
             for name, times in measured.items()
         ],
-        "Building the optimizer, `init` and one `update`; then `update` alone.",
+        "A first step is building the optimizer, `init` and one `update`; a later step is `update` "
+        "alone.",
     )
 
 

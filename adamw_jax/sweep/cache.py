@@ -21,10 +21,10 @@ def kept(
     Args:
       cache: the directory that was given to `sweep` as `cache`.
       grid: the rows of settings.
-      identity: what `sweep` was given as `identity`; by default any.
+      identity: the `identity` that was given to `sweep`; None if any will do.
 
     Returns:
-      A result for each row, from the newest sweep of this grid; None if there is none.
+      A result for each row, from the newest such sweep; None if there is none.
 
     Raises:
       StoreError: the results are damaged.
