@@ -1,4 +1,4 @@
-"""What pyproject.toml promises, put to the test, each session in an environment of its own.
+"""Tests what pyproject.toml promises; each session has its own environment.
 
 `nox` runs everything on the Pythons that it finds, `nox --list` shows the sessions, and
 `nox --session "tests-3.13(newest)" -- tests/test_core.py` runs one of them in part.
@@ -22,7 +22,7 @@ print(aj.__version__, "from", aj.__file__)
 @nox.session(python=PYTHONS)
 @nox.parametrize("versions", ["oldest", "newest"], ids=["oldest", "newest"])
 def tests(session, versions):
-    """The tests with the oldest JAX and Optax that the project takes, or with the newest."""
+    """Runs the tests with the oldest JAX and Optax that the project takes, or with the newest."""
     project = nox.project.load_toml("pyproject.toml")["project"]
     oldest = [name.replace(">=", "==") for name in project["dependencies"]]
     session.install("-e", ".[test]", *(oldest if versions == "oldest" else []))
@@ -33,7 +33,7 @@ def tests(session, versions):
 @nox.session(python=PYTHONS[-1])
 @nox.parametrize("ending", [".tar.gz", ".whl"], ids=["sdist", "wheel"])
 def package(session, ending):
-    """The sdist or wheel, installed beside nothing else, takes a step outside the checkout."""
+    """Installs the sdist or wheel by itself and takes a step with it, outside the checkout."""
     session.install("build", "twine")
     folder = Path(session.create_tmp()).resolve()
     session.run("python", "-m", "build", "--outdir", str(folder))

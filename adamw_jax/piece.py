@@ -85,7 +85,7 @@ def piece(
       or `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point
       or complex, with their paths.
     """
-    # The description says it all, unless it forgets a number.
+    # The description should identify the piece; these do so even if it leaves out a number.
     numbers = [x for x in jax.tree.leaves(hyperparameters) if isinstance(x, int | float)]
     machine = Machine(
         (key_of(description), arithmetic, key_of(numbers)),

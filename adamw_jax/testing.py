@@ -93,7 +93,7 @@ def prints_as_the_call_that_makes_it(make: Make, numbers: dict[str, float]) -> N
     """`eval(repr(tx))` has the same `repr` as `tx` and computes the same."""
     tx, params = make(**numbers), mixed_params()
     assert isinstance(tx, GradientTransformation) and tx.description, f"{tx!r} has no description"
-    for name in numbers:  # what differs in nothing that is described would be taken for one
+    for name in numbers:  # two pieces with equal descriptions would be taken for the same piece
         other = make(**{**numbers, name: _others(numbers)[name]})
         assert repr(other) != repr(tx), f"{name} is missing from the description"
     if "<" not in repr(tx):  # functions and foreign transformations are not written out

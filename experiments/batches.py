@@ -3,12 +3,12 @@
 Full-batch gradient descent is compared with minibatch SGD on the digits. Every batch size sees
 every image equally often, so that all compute the same number of per-example gradients: a small
 batch spends them on many cheap, noisy steps, the full batch on a few costly, exact ones. Each
-batch size gets the learning rate, out of a list, with the lowest training loss at the end. Times
-are those of the steps alone, without compiling, drawing the batches and evaluating.
+batch size uses the learning rate from a list that has the lowest training loss at the end. Times
+are those of the steps alone, without compiling, drawing the batches or evaluating.
 
-The first plot shows how far the same gradients lead, the second what a step of each size costs
-(the dotted line is in proportion to its images), and the third what is left of the advantage
-when seconds count.
+The first plot shows how far the same number of gradients leads, the second what a step of each size
+costs (the dotted line is in proportion to the number of images), and the third what is left of the
+advantage when seconds count.
 """
 
 import itertools
@@ -59,10 +59,10 @@ class Runs(NamedTuple):
     """All runs with one batch size.
 
     Attributes:
-      losses: over all training images, float[learning rates, seeds, passes + 1].
-      accuracies: on the test images at the end, float[learning rates, seeds].
-      seconds: of one run, the median of all.
-      compile_seconds: spent once before them.
+      losses: the loss over all training images, float[learning rates, seeds, passes + 1].
+      accuracies: the accuracy on the test images at the end, float[learning rates, seeds].
+      seconds: how long a run took, the median of all runs.
+      compile_seconds: how long compiling took, once before the runs.
     """
 
     losses: np.ndarray

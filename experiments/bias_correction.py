@@ -25,7 +25,7 @@ from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 
 Truth = dict[str, float]  # E[g] under "m", E[g²] under "v"
-Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the "step" they make, float64[steps]
+Theory = dict[str, np.ndarray]  # the bias of "m", "v" and the resulting "step", float64[steps]
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -58,8 +58,8 @@ class Series(NamedTuple):
     """A quantity over the steps, float64[steps] each.
 
     Attributes:
-      mean: over the coordinates.
-      error: standard error of that mean.
+      mean: the mean over the coordinates.
+      error: the standard error of that mean.
       low: the value below which a tenth of the coordinates lie.
       high: the value above which a tenth of them lie.
     """
@@ -165,7 +165,7 @@ def _tables(
 
     return [
         Table(
-            "The moments, as shares of the true ones",
+            "The moments, as fractions of the true ones",
             ["Step", "m / E[g]", "1 − β₁ᵗ", "m̂ / E[g]", "v / E[g²]", "1 − β₂ᵗ", "v̂ / E[g²]"],
             [[str(t), *row(t, "m"), *row(t, "v")] for t in steps],
             "Means over the coordinates, with their standard error.",

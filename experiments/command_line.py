@@ -38,7 +38,7 @@ EXPERIMENTS = {
 def run_process(arguments: list[str]) -> int:
     """Prepares the process and runs the command line; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no α shows a question mark. Nothing waits in a buffer.
+        # A terminal that cannot show α shows a question mark. Each line is printed at once.
         stream.reconfigure(errors="replace", line_buffering=True)  # pyright: ignore
     devices.use_every_core()
     devices.cache_programs()
@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
             raise
         return _fail(f"out of memory on the device; smaller settings need less ({error})")
     except OSError as error:
-        if error.filename is None:  # all files are named
-            # What is left in the buffer would fail again when Python ends.
+        if error.filename is None:  # then it is standard output, since errors name their files
+            # Otherwise writing the rest of the buffer would fail again when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}")
     return 0
@@ -79,7 +79,7 @@ class _Parser(argparse.ArgumentParser):
         raise settings.SettingsError(message)
 
     def print_help(self, file: object = None) -> None:
-        print(self.format_help(), end="")  # argparse's own ignores a full disk
+        print(self.format_help(), end="")  # argparse's own method ignores a full disk
 
 
 def _run(name: str, *arguments: str) -> None:
@@ -131,7 +131,7 @@ def _read(
 
 
 def _parser(name: str, module: ModuleType) -> _Parser:
-    """A parser of the options that all experiments have."""
+    """A parser for the options that all experiments have."""
     parser = _Parser(
         prog=f"python -m experiments {name}",
         description=(module.__doc__ or "").strip(),
@@ -141,7 +141,7 @@ def _parser(name: str, module: ModuleType) -> _Parser:
     parser.add_argument("--config", type=Path, help=f"TOML file that overrides {name}.toml")
     parser.add_argument("--output", type=Path, help="directory of results [outputs/<config>]")
     parser.add_argument(
-        "--platform", choices=["cpu", "gpu", "tpu"], help="where it runs [what JAX finds]"
+        "--platform", choices=["cpu", "gpu", "tpu"], help="device to run on [what JAX finds]"
     )
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
     parser.add_argument("--fresh", action="store_true", help="do finished runs again")
@@ -161,7 +161,7 @@ def _overview() -> str:
             "Experiments:",
             *lines,
             "\npython -m experiments NAME --help explains one and lists its settings. Their values",
-            "stand in configs/NAME.toml; an option of the same name replaces each.",
+            "are in configs/NAME.toml; an option of the same name overrides each.",
         ]
     )
 

@@ -2,8 +2,8 @@
 
 The task of Power et al. (arXiv 2201.02177): a + b mod p, learnt from some of the pairs (a, b). A
 network soon knows those by heart. Whether and when it then gets the other pairs right, all at
-once, was seen to depend on weight decay (Liu et al., arXiv 2210.01117). Here AdamW trains with
-several decays λ, and nothing else differs.
+once, has been found to depend on weight decay (Liu et al., arXiv 2210.01117). Here AdamW trains
+with several decays λ, and nothing else differs.
 """
 
 from typing import Annotated

@@ -33,8 +33,8 @@ from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
 
 Values = Annotated[tuple[settings.Positive, ...], settings.SOME]
-FEW = 5  # good cells, for a correlation
-BRIGHT = 2  # times the least error, where colours end
+FEW = 5  # fewer good cells than this have no correlation
+BRIGHT = 2  # the colors end at this many times the least error
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class Surface(NamedTuple):
     """The test error of a family over learning rate and decay.
 
     Attributes:
-      family: of arms.
+      family: the family of arms.
       rates: α, [rates].
       decays: λ or λ′ in the family's own convention, [decays].
       error: percent, the mean over the seeds, [decays, rates]; a diverged run counts as 100.
@@ -164,7 +164,7 @@ def _report(surfaces: list[Surface], config: Settings, steps: int) -> Report:
         "least error. Correlation: of log α and log λ over the good cells, 0 where they are "
         f"separable; none for fewer than {FEW}. Points lost: by tuning α first, at the least "
         "decay, and then λ at that α. The error is that of the test images, as in the paper: a "
-        "picture, no choice is made."
+        "picture, from which nothing is chosen."
     )
     table = Table("The good region", columns, rows, note)
     noise = f", {100 * config.noise:g} % with wrong labels" if config.noise else ""
@@ -211,7 +211,7 @@ def _figure(surfaces: list[Surface], config: Settings, steps: int) -> Figure:
     caption = (
         "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
         f"within {config.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
-        f"and the whole run. Colours end at {BRIGHT} times the least error."
+        f"and the whole run. Colors end at {BRIGHT} times the least error."
     )
     return Figure("landscape", figure, caption)
 

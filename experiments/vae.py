@@ -19,7 +19,7 @@ from experiments.harness.sweeps import run_grid
 from experiments.training.autoencoder import OPTIMIZERS, autoencoder_run, grey
 from experiments.training.loop import steps_per_epoch
 
-FAR = 2  # times the least loss: training has failed
+FAR = 2  # training has failed if the loss is this many times the least
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
 
 
@@ -53,11 +53,11 @@ class Losses(msgspec.Struct, frozen=True):
     means: dict[tuple[str, float, float], np.ndarray]
 
     def of(self, optimizer: str) -> list[np.ndarray]:
-        """One optimizer's."""
+        """The losses of one optimizer."""
         return [mean for (name, _, _), mean in self.means.items() if name == optimizer]
 
     def least(self) -> float:
-        """Of all settings."""
+        """The least loss of all settings."""
         return float(min(mean.min() for mean in self.means.values()))
 
 

@@ -51,7 +51,7 @@ def test_every_arm_is_compared_with_adam_and_the_best_of_each_family_is_chosen()
 def test_without_validation_images_or_a_second_seed_less_is_said():
     one = TABLE.filter(TABLE["seed"] == 0)
     report = summarize("A title", one, steps_per_epoch=100, validated=False)
-    assert "Whether the others differ takes more than one seed." in report.findings
+    assert "More than one seed is needed to tell whether the others differ." in report.findings
     assert not any("Chosen by validation" in finding for finding in report.findings)
     assert "valid. loss" not in report.tables[0].columns
     assert report.tables[0].rows[0][5] == "—"  # no deviation of a single seed

@@ -14,7 +14,7 @@ def curves(shown: pl.DataFrame, which: str) -> Figure:
 
     Args:
       shown: measurements with accuracies in percent.
-      which: says in the caption which arms these are.
+      which: which arms these are, for the caption.
     """
     figure, axes = plots.subplots(3, height=4.2)
     metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}

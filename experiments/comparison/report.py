@@ -14,12 +14,12 @@ ARM = ["label", "family", "decay", "l2", "weight_decay", "decay_per_step"]
 
 
 def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: bool) -> Report:
-    """Compares all arms with Adam, the first of them, and makes the report of it.
+    """Compares all arms with Adam, which is the first, and makes the report.
 
     Args:
-      title: of the report.
+      title: the title of the report.
       table: the measurements, as `arms.table` returns them.
-      steps_per_epoch: optimizer steps.
+      steps_per_epoch: the number of optimizer steps in an epoch.
       validated: whether there are validation images.
     """
     shown = percent(table)
@@ -60,7 +60,7 @@ def percent(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def compare(last: pl.DataFrame) -> list[Compared]:
-    """Every arm but the first against the first, seed by seed, from the last evaluations."""
+    """Compares every other arm with the first, seed by seed, by the last evaluations."""
     base, *others = last.partition_by("label", maintain_order=True)
 
     def difference(runs: pl.DataFrame, metric: str) -> Difference:
@@ -95,7 +95,7 @@ def _level(means: pl.DataFrame) -> str:
 def _distinguished(compared: Sequence[Compared], seeds: int) -> list[str]:
     """Which arms differ from Adam."""
     if seeds == 1 or not compared:
-        return ["Whether the others differ takes more than one seed."]
+        return ["More than one seed is needed to tell whether the others differ."]
     return [
         _sentence("test accuracy", [(c, c.accuracy.sign) for c in compared]),
         _sentence("test loss", [(c, c.loss.sign) for c in compared]),

@@ -13,12 +13,12 @@ from experiments.training.arms import ADAM
 
 
 class Compared(NamedTuple):
-    """An arm beside Adam.
+    """An arm compared with Adam.
 
     Attributes:
-      label: of the arm.
-      family: of the arm.
-      decay: in the family's convention.
+      label: the arm's label.
+      family: the arm's family.
+      decay: the arm's decay, in the family's convention.
       accuracy: the difference in test accuracy, in points.
       loss: the difference in test loss.
     """
@@ -41,8 +41,8 @@ def levels(
         f"After {epochs} epochs: mean of {seeds} seeds, and their standard deviation (sd)",
         columns,
         [_row(arm, steps_per_epoch, validated) for arm in means.iter_rows(named=True)],
-        "A step of AdamW ×α takes the share α·λ of each weight away (PyTorch's and Optax's "
-        "weight_decay), one of AdamW /step the share λ (the paper's). τ is the time in which "
+        "A step of AdamW ×α takes the fraction α·λ of each weight away (λ is PyTorch's and Optax's "
+        "weight_decay), one of AdamW /step the fraction λ (the paper's). τ is the time in which "
         "that alone takes a weight to 1/e. Adam+L2 has no τ: what it takes depends on the "
         "gradients. Train loss is the mean over the last epoch's minibatches.",
     )
@@ -66,7 +66,12 @@ def _row(arm: Mapping[str, Any], steps: int, validated: bool) -> list[str]:
 
 
 def differences(compared: Sequence[Compared], different: int) -> Table:
-    """Every arm's differences from Adam; so many of them are different runs."""
+    """Every arm's differences from Adam.
+
+    Args:
+      compared: the arms.
+      different: how many of the arms are different runs.
+    """
     return Table(
         "Minus Adam, seed by seed: mean [95 % interval]",
         ["arm", "test acc., points", "test loss"],

@@ -13,7 +13,7 @@ class Context(NamedTuple):
       console: the terminal.
       output: the directory of the results.
       data_dir: the directory of the data sets, or None for the default.
-      fresh: whether finished runs are done again.
+      fresh: whether to do finished runs again.
     """
 
     console: Console

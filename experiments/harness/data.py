@@ -68,7 +68,7 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
       name: "digits" (1,797 images 8×8, a fifth of them for the test) or "fashion-mnist"
         (60,000 + 10,000 images 28×28).
       validation: fraction of the training images that are held out, in [0, 1).
-      directory: of the Fashion-MNIST files, see `fashion_mnist`.
+      directory: the directory of the Fashion-MNIST files; see `fashion_mnist`.
 
     Raises:
       DataError: a file is missing or damaged and cannot be downloaded, or `validation` leaves no
@@ -90,7 +90,7 @@ def load(name: str, validation: float, directory: Path | None = None) -> Data:
         standardized = ((flat - mean) / deviation).astype(np.float32)
         return Split(jnp.asarray(standardized), jnp.asarray(labels, jnp.int32))
 
-    # Every run holds out the same images, so that they are no difference between runs.
+    # Every run holds out the same images, so that runs do not differ in them.
     order = np.random.default_rng(0).permutation(len(train_x))
     held, kept = order[:held_out], np.sort(order[held_out:])
     return Data(
@@ -144,7 +144,7 @@ def fashion_mnist(
         one that the environment variable ADAMW_JAX_DATA names.
       cache: the directory that the files are downloaded to if there is no `directory`; by default
         in the user's cache. A file gets its name there only once its checksum is right.
-      url: of the files, without their names.
+      url: the address of the files, without their names.
 
     Returns:
       uint8 arrays [60000, 28, 28], [60000], [10000, 28, 28] and [10000].
@@ -166,7 +166,7 @@ def _checked(directory: Path, name: str) -> Path:
     path = (inside if inside.is_dir() else directory) / name
     mend = (
         f"Get it from {FASHION_MNIST_URL}{name}, or give no data directory "
-        f"(--data-dir, {VARIABLE}), and it is downloaded"
+        f"(--data-dir, {VARIABLE}), so that it is downloaded"
     )
     size, digest = FASHION_MNIST[name]
     try:

@@ -1,4 +1,4 @@
-"""JAX's settings for a command line; a library leaves them alone."""
+"""JAX's settings for the command line, which a library should not change."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from experiments.harness.settings import SettingsError
 def use_every_core() -> None:
     """Makes a device of each core of the CPU, so that a sweep trains on all of them at once.
 
-    To be called before JAX starts a backend.
+    It must be called before JAX starts a backend.
     """
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
@@ -35,7 +35,7 @@ def start(platform: str | None) -> None:
     """Starts JAX on a platform, by default on the best one that it finds.
 
     Raises:
-      SettingsError: there is no such device here, naming what asked for it.
+      SettingsError: there is no such device here; the message names what asked for it.
     """
     if platform:
         jax.config.update("jax_platforms", platform)
@@ -50,7 +50,7 @@ def _refusal(platform: str | None) -> str:
     """Names what asked for the device, and what to do."""
     if platform:
         return (
-            f"--platform {platform}: JAX finds no such device here. Without --platform it takes "
+            f"--platform {platform}: JAX finds no such device here. Without --platform it uses "
             "what there is."
         )
     if os.environ.get("JAX_PLATFORMS"):

@@ -19,13 +19,13 @@ _kept: list[Callable[[], str]] = []
 
 
 def end_process() -> None:
-    """From now on Ctrl-C ends this process, unless whoever started it lets it ignore Ctrl-C."""
+    """Makes Ctrl-C end this process from now on, unless it was started so as to ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def ignore() -> None:
-    """From now on Ctrl-C does nothing: all is done, and Python's ending takes a moment more."""
+    """Makes Ctrl-C do nothing from now on: all is done, but Python takes a moment to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

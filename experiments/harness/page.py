@@ -34,7 +34,7 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
       The path of the HTML page.
 
     Raises:
-      OSError: a file cannot be written, naming it; an older file of its name is left whole.
+      OSError: a file cannot be written; the error names it, and an older file stays whole.
     """
     for name, rows in report.data.items():
         write_whole(output / f"{name}.csv", _csv(rows).encode())
@@ -62,16 +62,16 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there, so that it never stands there in part.
+    """Writes a file under another name and renames it, so that it is never there in part.
 
     Raises:
-      OSError: naming the file.
+      OSError: the file cannot be written; the error names it.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_bytes(content)
         beside.replace(path)
-    except OSError as error:  # which does not always know the file
+    except OSError as error:  # raised anew, since it does not always name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)

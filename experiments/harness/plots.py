@@ -9,7 +9,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's colors, which the colour-blind can tell apart.
+# Okabe and Ito's colors, which color-blind people can tell apart.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#222222", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -39,7 +39,7 @@ def subplots(columns: int, rows: int = 1, height: float = 3.6) -> tuple[Figure, 
 
 
 def log_y(axis: Any) -> None:
-    """Makes the y axis logarithmic, with plain numbers; to be called after all drawing."""
+    """Makes the y axis logarithmic, with plain numbers; must be called after all drawing."""
     if axis.dataLim.minposy == math.inf:
         return  # nothing drawn is positive: every run diverged
     axis.set_yscale("log")

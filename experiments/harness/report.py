@@ -36,7 +36,7 @@ class Figure(NamedTuple):
     """A plot.
 
     Attributes:
-      name: of its files, without the suffix.
+      name: the name of its files, without the suffix.
       figure: the Matplotlib figure.
       caption: what it shows and how to read it.
     """
@@ -81,7 +81,7 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):  # not Linux, or a processor that gives no name
+    except (OSError, StopIteration):  # not Linux, or the processor has no name
         return platform.processor() or platform.machine()
 
 

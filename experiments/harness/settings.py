@@ -25,7 +25,7 @@ CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=_INT32)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=int(np.iinfo(np.uint32).max))]
 Positive = Annotated[float, msgspec.Meta(ge=float(_FLOAT32.tiny), le=float(_FLOAT32.max))]
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=float(_FLOAT32.max))]
-# Of a moving average; the largest is the float32 below 1.
+# The decay rate of a moving average; the largest is the float32 just below 1.
 DecayRate = Annotated[float, msgspec.Meta(ge=0, le=1 - float(_FLOAT32.epsneg))]
 SOME = msgspec.Meta(min_length=1)  # of a tuple that must not be empty
 
@@ -101,7 +101,7 @@ def check_ascending(**axes: Sequence[float]) -> None:
     """Checks that the values along each axis of a grid increase, as plots and tables expect.
 
     Raises:
-      SettingsError: they do not, naming the first such axis.
+      SettingsError: they do not; the message names the first such axis.
     """
     for key, values in axes.items():
         if any(a >= b for a, b in itertools.pairwise(values)):
@@ -109,10 +109,10 @@ def check_ascending(**axes: Sequence[float]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for messages, short whatever it is."""
+    """A value as text for messages, shortened if it is long."""
     try:
         text = " ".join(map(str, value)) if value and isinstance(value, list) else repr(value)
-    except ValueError:  # Python writes no integers of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return "an integer of thousands of digits"
     return text if len(text) <= 200 else f"{text[:80]} … {text[-40:]}"
 
@@ -139,7 +139,7 @@ def add_options(
     for key, annotated in keys(cls).items():
         kind = _Kind.of(annotated)
         if kind.tables:
-            continue  # tables can only stand in the file
+            continue  # tables can only be given in the file
         group.add_argument(
             option(key),
             dest=key,

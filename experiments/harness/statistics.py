@@ -1,4 +1,4 @@
-"""Paired differences: what two arms differ by, seed by seed."""
+"""Paired differences: by how much two arms differ, seed by seed."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from scipy import stats
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences with its t-interval."""
+    """The mean of paired differences, with its t-interval."""
 
     mean: float
     low: float
@@ -15,12 +15,12 @@ class Difference(NamedTuple):
 
     @classmethod
     def of(cls, ours: np.ndarray, base: np.ndarray, comparisons: int = 1) -> "Difference":
-        """Compares seed by seed; with a single seed the interval is unbounded.
+        """Compares two arms seed by seed; with a single seed the interval is unbounded.
 
         Args:
-          ours: values by seed.
-          base: values of the same seeds.
-          comparisons: of how many intervals together 95 % shall cover (Bonferroni).
+          ours: the values of one arm, by seed.
+          base: the values of the other arm, for the same seeds.
+          comparisons: the number of intervals that together cover with 95 % (Bonferroni).
         """
         change = np.asarray(ours, float) - np.asarray(base, float)
         quantile = stats.t.ppf(1 - 0.025 / comparisons, len(change) - 1)
@@ -29,7 +29,7 @@ class Difference(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or −1 where the interval leaves zero out, else 0."""
+        """1 or −1 if zero is outside the interval, otherwise 0."""
         return int(self.low > 0) - int(self.high < 0)
 
     def text(self, digits: int) -> str:

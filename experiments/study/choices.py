@@ -8,7 +8,7 @@ import polars as pl
 from experiments.training.arms import ADAMW
 
 ACCURACY, LOSS = METRICS = ("accuracy", "loss")
-# From a measurement to a score, of which more is better: percent, and the loss negated.
+# What turns a measurement into a score, so that higher is better: percent, or the loss negated.
 SCALES: Mapping[str, float] = {ACCURACY: 100, LOSS: -1}
 FAMILY = ["trial", "family", "metric"]
 
@@ -42,7 +42,7 @@ def scores(table: pl.DataFrame) -> pl.DataFrame:
 def choose(scores: pl.DataFrame) -> pl.DataFrame:
     """Chooses the decay with the best mean validation score, by trial, family and metric.
 
-    A decay with which a run diverged counts as the worst; of equal decays the first is chosen.
+    A decay with which a run diverged counts as the worst; among equals the first is chosen.
 
     Returns:
       The columns `trial`, `family`, `metric` and `decay`.
@@ -74,14 +74,14 @@ def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
-    """Chooses AdamW's λ again without the talk's, once for each that the talk may have meant.
+    """Chooses AdamW's λ again, once without each value that the talk may have meant.
 
     Args:
       scores: as the function `scores` returns them.
       talk: the values of λ that the talk may have meant.
 
     Returns:
-      Rows as of `cross_fit`, with two more columns: `against`, the λ that was left out, and `base`,
+      Rows as in `cross_fit`, with two more columns: `against`, the λ that was left out, and `base`,
       its test score with the same seed.
     """
     found = []
@@ -94,6 +94,6 @@ def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
                 base = base.select("metric", "seed", against="decay", base="test")
                 ours = cross_fit(trial.filter(pl.col("decay") != decay))
                 found.append(ours.join(base, on=["metric", "seed"], maintain_order="left"))
-    # Gives the columns where no λ is the talk's.
+    # An empty table has the columns even if no λ is the talk's.
     nothing = cross_fit(scores.clear()).with_columns(against=pl.lit(0.0), base=pl.lit(0.0))
     return pl.concat([nothing, *found])

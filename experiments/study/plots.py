@@ -23,10 +23,10 @@ def decays(scores: pl.DataFrame, chosen: pl.DataFrame, talk: Sequence[float], na
     """Validation error and loss over the decay per step, a column for each schedule.
 
     Args:
-      scores: of the trials of one task.
+      scores: the scores of the trials of one task.
       chosen: the decays that validation chooses.
       talk: values of λ, times α, that the talk may have meant.
-      name: of the figure's file.
+      name: the name of the figure's file.
     """
     trials = scores.partition_by("trial", maintain_order=True)
     figure, axes = plots.subplots(len(trials), len(METRICS), height=3.8)

@@ -63,7 +63,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     ]
     first: Annotated[
         settings.CountOrZero,
-        settings.about("how many trials to run, in the file's order; others if they are kept"),
+        settings.about("how many trials to run, in the file's order; the others are used if kept"),
     ]
     conditions: tuple[Condition, ...]
 

@@ -19,10 +19,10 @@ def summarize(
     matters: Mapping[str, float],
     missing: Sequence[str],
 ) -> Report:
-    """Chooses, compares and judges, and makes the report of it.
+    """Chooses the decays, compares the arms, judges the claims and makes the report.
 
     Args:
-      title: of the report.
+      title: the title of the report.
       table: the measurements of all trials that were run, as `Trial.table` returns them.
       talk: values of λ, times α, that the talk may have meant.
       matters: the smallest effect that matters, by metric.
@@ -80,7 +80,7 @@ def _overfits(overfitting: pl.DataFrame) -> list[str]:
 
 
 def _verdicts(claim: str, judgements: Sequence[Judgement]) -> str:
-    """The verdicts on a claim for each metric, with the places or how many they are."""
+    """The verdicts on a claim for each metric, with the places or their number."""
     sentences = []
     for metric in METRICS:
         found: dict[str, list[Judgement]] = {}
@@ -95,7 +95,7 @@ def _verdicts(claim: str, judgements: Sequence[Judgement]) -> str:
 
 
 def _where(alike: Sequence[Judgement], every: int) -> str:
-    """The places and their effects; of more than two, their number and the range of effects."""
+    """The places and their effects; for more than two, their number and the range of effects."""
     shown = [f"{j.interval.mean:+.{DIGITS[j.metric]}f}" for j in alike]
     if len(alike) <= 2:
         places = zip(alike, shown, strict=True)
@@ -105,7 +105,7 @@ def _where(alike: Sequence[Judgement], every: int) -> str:
 
 
 def _at_edge(scores: pl.DataFrame, chosen: pl.DataFrame) -> list[str]:
-    """Choices beyond which there may be better ones."""
+    """Says which choices are at an end of the values tried, so that others may be better."""
     groups = ["trial", "family"]
     tried = scores.group_by(groups, maintain_order=True).agg(
         least=pl.col("decay").min(), most=pl.col("decay").max()
@@ -122,7 +122,7 @@ def _at_edge(scores: pl.DataFrame, chosen: pl.DataFrame) -> list[str]:
 
 
 def _diverged(table: pl.DataFrame) -> list[str]:
-    """The runs that became NaN, and when."""
+    """Says which runs became NaN, and when."""
     ended = table.filter(pl.col("status") == "diverged", pl.col("train_loss").is_nan())
     first = ended.unique(["trial", "family", "decay", "seed"], keep="first", maintain_order=True)
     runs = [

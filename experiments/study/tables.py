@@ -31,7 +31,7 @@ def glance(judgements: Sequence[Judgement]) -> Table:
         "The verdicts",
         ["claim", "in test accuracy", "in test loss"],
         rows,
-        "How many of the comparisons below say so.",
+        "The cells say how many of the comparisons below give each verdict.",
     )
 
 
@@ -53,7 +53,8 @@ def effects(judgements: Sequence[Judgement], matters: Mapping[str, float]) -> Ta
         rows,
         f"Paired by seed. The {len(judgements)} intervals together cover with 95 % (Bonferroni). "
         f"Smallest effects that matter: {matters[ACCURACY]:g} points, {matters[LOSS]:g} in "
-        "loss. The intervals are over weights and order: images, wrong labels and split are fixed.",
+        "loss. The intervals cover the randomness of initial weights and order; images, wrong "
+        "labels and split are fixed.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the study runs: a trial is a network, its images (few, or wrongly labelled), a schedule."""
+"""The study's trials: a network, its images (perhaps few or wrongly labelled) and a schedule."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from experiments.training.arms import ADAM, ADAMW, L2, Arm
 from experiments.training.classifier import classifier_run
 from experiments.training.models import CNN, MLP
 
-# A run with restarts is three cycles, each twice as long as the one before: seven such parts.
+# A run with restarts has three cycles, each twice as long as the one before: in all, as long as
+# this many first cycles.
 PARTS = 1 + arms.CYCLE_MULT + arms.CYCLE_MULT**2
 
 
@@ -27,7 +28,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
       images: how many training images; 0 for all.
       noise: fraction of them that get a wrong label, in [0, 1].
       network: "mlp" or "cnn".
-      schedules: of the learning rate; each makes a trial of its own.
+      schedules: the schedules of the learning rate; each makes a trial of its own.
       epochs: passes over the images.
       l2: values of λ′.
       weight_decay: values of λ, in PyTorch's and Optax's convention.
@@ -47,7 +48,7 @@ class Trial(NamedTuple):
 
     Attributes:
       condition: which network is trained on which images, with which decays.
-      schedule: of the learning rate.
+      schedule: the schedule of the learning rate.
       learning_rate: α, at the schedule's peak.
       images: how many training images there are.
       steps: optimizer steps in an epoch.

@@ -68,7 +68,7 @@ def compare(fitted: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
 
 
 def judge(effects: pl.DataFrame, matters: Mapping[str, float]) -> list[Judgement]:
-    """Judges every comparison by an interval that covers together with all others (Bonferroni).
+    """Judges every comparison by intervals that all together cover with 95 % (Bonferroni).
 
     Args:
       effects: as `compare` returns them.
@@ -122,7 +122,7 @@ def _growth(leads: pl.DataFrame, trial: str, base: str, where: str) -> pl.DataFr
 
 
 def _more_overfitting(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataFrame]:
-    """Wrong labels against as many right ones; fewer images against the most."""
+    """Compares wrong labels with as many right ones, and fewer images with the most."""
     grown = []
     for trial in trials:
         alike = [
@@ -140,7 +140,7 @@ def _more_overfitting(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.Da
 
 
 def _with_schedule(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataFrame]:
-    """A schedule against the constant rate, on the same task."""
+    """Compares a schedule with the constant rate on the same task."""
     constant = {each["task"]: each["trial"] for each in trials if each["schedule"] == "constant"}
     return [
         _growth(leads, each["trial"], constant[each["task"]], each["trial"])
@@ -150,7 +150,7 @@ def _with_schedule(leads: pl.DataFrame, trials: Sequence[dict]) -> list[pl.DataF
 
 
 def _other_decays(rivals: pl.DataFrame) -> list[pl.DataFrame]:
-    """Another λ against the talk's, in the talk's setting."""
+    """Compares another λ with the talk's, with right labels and a constant rate as in the talk."""
     asked = rivals.filter(pl.col("schedule") == "constant", pl.col("noise") == 0)
     return [
         rows.with_columns(

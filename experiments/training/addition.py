@@ -91,8 +91,8 @@ def modular_addition(p: int, fraction: float, seed: int) -> Pairs:
 
     Args:
       p: the modulus.
-      fraction: of the pairs that are trained on, in (0, 1).
-      seed: of the split.
+      fraction: the fraction of the pairs to train on, in (0, 1).
+      seed: the seed of the split.
     """
     pairs = np.stack(np.divmod(np.arange(p * p), p), 1).astype(np.int32)
     order = np.random.default_rng(seed).permutation(p * p)
@@ -113,7 +113,7 @@ def decayed(hyperparameters: Hyperparameters) -> GradientTransformation:
 def addition_run(
     optimizer: Optimizer, p: int, embedding: int, hidden: int, steps: int, evaluations: int
 ) -> Run:
-    """The run that trains an `Adder`, each step on all training pairs.
+    """The run that trains an `Adder`, in each step on all training pairs.
 
     Its data is `Pairs`, its metrics are `Metrics`.
 

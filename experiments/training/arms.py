@@ -1,4 +1,4 @@
-"""Arms: an optimizer with its decay, which is what experiments compare, and what was measured.
+"""Arms, the optimizers with their decays that experiments compare, and their measurements.
 
 The measurements of all experiments that compare arms are tables of one form, made by `table`.
 """
@@ -70,7 +70,7 @@ def optimizer(h: Hyperparameters) -> adamw_jax.GradientTransformation:
 
 
 def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
-    """The same with a schedule; two numbers make it constant, a cosine or warm restarts.
+    """The optimizer of every arm with a schedule: constant, a cosine or warm restarts.
 
     Args:
       h: as `optimizer` takes it, with `first_cycle`, the steps of the first cycle, and `floor`,
@@ -92,15 +92,15 @@ def grid(arms: Sequence[Arm]) -> sweep.Grid:
 
 
 def table(arms: Sequence[Arm], results: Sequence[sweep.Result]) -> pl.DataFrame:
-    """What was measured, a row for each arm, seed and evaluation, in the order of the arms.
+    """The measurements: a row for each arm, seed and evaluation, in the order of the arms.
 
     Columns are the arm's `family`, `label`, `decay` and `decay_per_step`, the settings of the
     grid, `evaluation` (from 1), the metrics, `status` and `seconds` (of the whole run). Metrics
     are NaN from the evaluation at which a run diverged.
 
     Args:
-      arms: whose `grid` was run; arms with the same arguments get the same measurements.
-      results: of all rows of the grid.
+      arms: the arms whose `grid` was run; arms with the same arguments share measurements.
+      results: the results of all rows of the grid.
     """
     length = max(len(r.advance) for r in results)
     first = results[0]

@@ -1,4 +1,4 @@
-"""The loop that every training shares: its state, minibatches and gradient steps.
+"""What every training shares: the state of a run, minibatches and gradient steps.
 
 Numeric hyperparameters are data: the optimizer is built from them inside the compiled program,
 so that one compilation serves every learning rate, weight decay and seed, and `vmap` maps over
@@ -25,7 +25,7 @@ class State(NamedTuple):
 
     Attributes:
       hyperparameters: what the optimizer is built from.
-      key: randomness for the rest of the run.
+      key: the random key for the rest of the run.
       params: the network's parameters.
       opt_state: the optimizer's state.
     """
@@ -68,7 +68,7 @@ def descend(
       state: the run before the first step.
       batches: a pytree whose leaves have the steps as their first axis; None if every step is on
         the same data.
-      steps: how many; needed only without `batches`.
+      steps: how many steps to take; needed only without `batches`.
 
     Returns:
       The run after the last step, and each step's loss before it, float[steps].
@@ -113,7 +113,7 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     """How many whole batches the training images make.
 
     Raises:
-      SettingsError: not even one.
+      SettingsError: there is not even one.
     """
     if batch_size > images:
         raise SettingsError(f"batch_size = {batch_size} is more than the {images} training images")

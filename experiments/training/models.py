@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# The patches of so many images fit into the cache of a CPU core.
+# The patches of this many images fit into the cache of a CPU core.
 FEW = 256
 
 
@@ -34,11 +34,11 @@ class MLP(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """A small convolutional network: two strided 3×3 convolutions and a hidden layer, ReLU.
+    """A small convolutional network: two strided 3×3 convolutions and a hidden layer, with ReLU.
 
     Args:
       side: height and width of the images, which have one channel.
-      channels: of the two convolutions.
+      channels: the numbers of channels of the two convolutions.
       hidden: size of the hidden layer.
       classes: size of the output.
       rngs: the source of the initial weights.
@@ -77,7 +77,7 @@ def by_patches(
     Args:
       x: float[n, height, width, channels].
       kernel: float[kernel height, kernel width, channels, features].
-      strides: down and to the right.
+      strides: the steps down and to the right.
       padding: "SAME" or "VALID".
       **rest: the other arguments of `jax.lax.conv_general_dilated`, at their defaults.
 
@@ -85,7 +85,7 @@ def by_patches(
       float[n, new height, new width, features].
 
     Raises:
-      ValueError: dilations or groups of features are asked for.
+      ValueError: dilations or groups of features are given.
     """
     if {*rest["lhs_dilation"], *rest["rhs_dilation"], rest["feature_group_count"]} != {1}:
         raise ValueError("by_patches supports neither dilations nor groups of features")

@@ -15,7 +15,7 @@ COLORS = {
     TIMES_RATE: plots.BLUE,
     PER_STEP: plots.GREEN,
 }
-# AdamW's two conventions may lie on each other: a small square then stands in a large circle.
+# Points of AdamW's two conventions may coincide: a small square is then inside a large circle.
 MARKERS = {L2: ("^", 6), ADAMW: ("o", 6), TIMES_RATE: ("o", 8), PER_STEP: ("s", 4)}
 
 
@@ -25,10 +25,10 @@ def over_decay(axis: Any, values: pl.DataFrame, steps_per_epoch: int, title: str
     Adam, which has no decay, is a dashed line. Bars and band are one standard deviation.
 
     Args:
-      axis: Matplotlib's.
+      axis: the Matplotlib axis.
       values: a row for each arm and seed: `family`, `decay_per_step` and `value`.
-      steps_per_epoch: optimizer steps.
-      title: of the axis.
+      steps_per_epoch: the number of optimizer steps in an epoch.
+      title: the title of the axis.
     """
     means = values.group_by("family", "decay_per_step", maintain_order=True).agg(
         mean=pl.mean("value"), sd=pl.std("value")
@@ -37,7 +37,7 @@ def over_decay(axis: Any, values: pl.DataFrame, steps_per_epoch: int, title: str
     axis.axhline(adam["mean"], color=COLORS[ADAM], ls="--", label=ADAM)
     band = adam["mean"] + np.nan_to_num(adam["sd"] or 0.0) * np.array([-1, 1])
     axis.axhspan(*band, color=COLORS[ADAM], alpha=0.1, lw=0)
-    # An AdamW without decay is Adam, and has no place on a logarithmic axis.
+    # AdamW without decay is Adam, and a logarithmic axis has no place for it.
     decayed = means.filter(pl.col("family") != ADAM, pl.col("decay_per_step") > 0)
     for (family,), arms in decayed.group_by("family", maintain_order=True):
         _, x, mean, sd = (column.to_numpy() for column in arms.sort("decay_per_step"))
