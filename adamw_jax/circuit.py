@@ -125,9 +125,9 @@ def composed(wiring: Wiring, description: Description) -> GradientTransformation
 
 
 def single(wiring: Wiring, description: Description) -> GradientTransformation:
-    """A piece by itself: a composition whose state, if it is one, is not wrapped in a tuple.
+    """A piece by itself: a composition, but a single state is not wrapped in a tuple.
 
-    Without any state it is `EmptyState`.
+    Its state is `EmptyState` if none of its machines keeps one.
     """
     whole = composed(wiring, description)
 

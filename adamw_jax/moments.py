@@ -3,7 +3,7 @@
 With `bias_correction` and `rms_ratio` the first two rebuild Adam; `momentum` alone before
 `scale_by_learning_rate` is gradient descent with momentum, `second_moment` in a
 `parallel` with `chain()`, the identity, is RMSprop; `running_max` turns Adam into AMSGrad,
-and `infinity_moment` in the place of `second_moment` makes it AdaMax.
+and `infinity_moment` instead of `second_moment` turns it into AdaMax.
 """
 
 from typing import NamedTuple

@@ -7,7 +7,7 @@ import jax
 
 from adamw_jax import trees
 
-# The kind of a parameter is told by its name or, if that is `weight`, by the name of its
+# The kind of a parameter follows from its name or, if that is `weight`, from the name of its
 # module. Digits and one more word may follow, as in `bias_ih_l0` and `layer_norm1`.
 BIAS = re.compile(r"(.*_)?bias(es)?(_.*)?|beta|offset|b(\d+|_.*)?")
 SCALE = re.compile(r"(.*_)?scale(_.*)?|gamma|g")

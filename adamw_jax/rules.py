@@ -57,7 +57,7 @@ def path(pattern: str) -> Rule:
 
 
 def kind(name: str) -> Rule:
-    """A rule for all parameters of one kind, which is told by their names.
+    """A rule for all parameters of one kind, which follows from their names.
 
     Args:
       name: one of
