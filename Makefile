@@ -12,7 +12,7 @@ run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, repo
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n auto
 
-quick: lint types  ## Lint, types and one case of every test that is not slow
+quick: lint types  ## Lint, types and a case of each of the library's tests
 	$(BIN)/python -m pytest -n auto --quick
 
 matrix: $(READY)  ## All tests on each installed Python, oldest and newest JAX and Optax; the package

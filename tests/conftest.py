@@ -23,7 +23,7 @@ settings.load_profile("laws")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="the library's tests, a case of each")
+    parser.addoption("--quick", action="store_true", help="a case of each of the library's tests")
 
 
 def is_quick(item):
