@@ -40,7 +40,7 @@ def temporal_average(b2: jax.typing.ArrayLike) -> GradientTransformation:
       b2: decay rate in [0, 1), a number or 0-d array; about 1/(1 − b2) steps are averaged.
 
     Returns:
-      A transformation with state `(TemporalAverageState, StepsState)`. Its update needs
+      A transformation with state `(StepsState, TemporalAverageState)`. Its update needs
       `params`. (The average of PyTorch's `get_ema_multi_avg_fn` starts at the first
       parameters instead, and remembers them.)
 

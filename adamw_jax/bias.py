@@ -25,8 +25,9 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
     Raises:
       ValueError: b is outside [0, 1), or ahead is not an integer ≥ 0.
     """
-    if not isinstance(ahead, int | np.integer) or isinstance(ahead, bool) or ahead < 0:
-        raise ValueError(f"ahead must be an integer in [0, ∞), got {ahead!r}")
+    whole = isinstance(ahead, int | np.integer) and not isinstance(ahead, bool)
+    if not (whole and 0 <= ahead < 2**31):
+        raise ValueError(f"ahead must be an integer in [0, 2³¹), got {ahead!r}")
     description = describe(bias_correction, b, ahead=ahead)
     return piece(description, _correct, (decay_rate("b", b), ahead), counts=True)
 

@@ -11,6 +11,9 @@ which runs once and keeps one state. In AdaBelief,
 the mean m is computed and kept once, as in the paper. So is the number of steps, which all
 bias corrections and schedules of a composition read. In `chain(m, m)` the second mean sees
 the output of the first, so it is another machine.
+
+How many states there are therefore depends on what is equal: `parallel(momentum(a), momentum(b),
+…)` keeps two, with a = b one. An array is equal to itself alone, since it is never read.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,7 @@ import numpy as np
 import optax
 
 from adamw_jax import trees
-from adamw_jax.core import Description, GradientTransformation
+from adamw_jax.core import Description, GradientTransformation, description_of
 
 
 class Machine(NamedTuple):
@@ -84,7 +87,7 @@ class Circuit:
 
     def init(self, params: optax.Params) -> tuple[Any, ...]:
         """The states of the machines that keep one."""
-        views = params, trees.widen(params)
+        views = self._views(params)
         states = [(m, m.init(views[wide])) for m, _, wide in self.machines]
         return tuple(state for machine, state in states if machine.has_state)
 
@@ -93,12 +96,13 @@ class Circuit:
     ) -> tuple[list[Any], tuple[Any, ...]]:
         """The values on all wires, indexed by place, and the new states."""
         expected = sum(machine.has_state for machine, *_ in self.machines)
-        if len(states) != expected:
+        if not isinstance(states, tuple | list) or len(states) != expected:
+            parts = f"{len(states)} parts" if isinstance(states, tuple | list) else repr(states)
             raise ValueError(
-                f"the state has {len(states)} parts where this composition keeps {expected}: "
+                f"the state has {parts} where this composition keeps {expected}: "
                 "it is the state of another optimizer. Make a new one with this one's init"
             )
-        views, values = (params, trees.widen(params)), [updates]
+        views, values = self._views(params), [updates]
         left, new = iter(states), []
         for machine, inputs, wide in self.machines:
             state = next(left) if machine.has_state else None
@@ -107,6 +111,10 @@ class Circuit:
             values.append(value)
             new += [state] if machine.has_state else []
         return values, tuple(new)
+
+    def _views(self, params: Any) -> tuple[Any, Any]:
+        """The parameters as narrow and as wide machines see them; widened only for the latter."""
+        return params, trees.widen(params) if any(wide for *_, wide in self.machines) else None
 
 
 def composed(wiring: Wiring, description: Description) -> GradientTransformation:
@@ -165,6 +173,14 @@ def key_of(value: Any) -> Any:
     return type(value), value
 
 
+def key_of_call(
+    description: Description | None, arithmetic: Callable[..., Any], hyperparameters: Any
+) -> Any:
+    """The key of a piece or a merge, which holds even if the description leaves out a number."""
+    numbers = [x for x in jax.tree.leaves(hyperparameters) if isinstance(x, int | float)]
+    return key_of(description), arithmetic, key_of(numbers)
+
+
 def _whole(part: Any) -> Machine:
     """The machine of a transformation that is taken whole, such as one from another library."""
     transformation: Any = optax.with_extra_args_support(part)
@@ -172,7 +188,7 @@ def _whole(part: Any) -> Machine:
     def update(inputs, state, params, extra_args):
         return transformation.update(*inputs, state, params, **extra_args)
 
-    return Machine(key_of(getattr(part, "description", None) or part), part.init, update)
+    return Machine(key_of(description_of(part) or part), part.init, update)
 
 
 _WIDEN = Machine(

@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import trees
-from adamw_jax.circuit import Machine, composed, key_of
-from adamw_jax.core import Description, GradientTransformation, Readable, describe, jitted
+from adamw_jax.circuit import Machine, composed, key_of, key_of_call
+from adamw_jax.core import (
+    Description,
+    GradientTransformation,
+    Readable,
+    describe,
+    jitted,
+)
 
 
 def chain(*parts: optax.GradientTransformation) -> GradientTransformation:
@@ -49,7 +55,10 @@ class Merge(Readable):
       arithmetic: takes the hyperparameters and returns a function of one array for each
         branch, all of one shape and in working precision. As in `piece`, it must be a
         function defined in a module.
-      hyperparameters: as in `piece`.
+      hyperparameters: as in `piece`, but no schedules.
+
+    Raises:
+      ValueError: a hyperparameter is a schedule.
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class Merge(Readable):
         arithmetic: Callable[..., Callable[..., jax.Array]],
         hyperparameters: tuple[Any, ...] = (),
     ):
+        if any(map(callable, jax.tree.leaves(hyperparameters))):
+            raise ValueError(f"a merge takes no schedules; {description} has one")
         self.description = description
         self.arithmetic = arithmetic
         self.hyperparameters = hyperparameters
@@ -93,10 +104,11 @@ def parallel(
     _check_merge(merge, len(branches))
     if isinstance(merge, Merge):
         run = functools.partial(_merge_jitted, merge.arithmetic, merge.hyperparameters)
+        key = key_of_call(merge.description, merge.arithmetic, merge.hyperparameters)
     else:
-        run = functools.partial(_merge, lambda: merge, ())
+        run, key = functools.partial(_merge, lambda: merge, ()), key_of(merge)
     machine = Machine(
-        ("merge", key_of(getattr(merge, "description", merge))),
+        ("merge", key),
         trees.check_floating,
         lambda inputs, state, params, extra_args: (run(*inputs), None),
         has_state=False,
@@ -114,44 +126,38 @@ def _check_merge(merge: Any, branches: int) -> None:
         raise ValueError(f"merge must be a function of arrays, got {merge!r}")
     if getattr(merge, "__annotations__", {}).get("return") is Merge:
         raise ValueError(f"merge must be called: {merge.__name__}(…)")
+    signature = _signature(merge)
     try:
-        _signature(merge).bind(*range(branches))
+        if signature:
+            signature.bind(*range(branches))
     except TypeError as error:
         wanted = f"merge={merge!r} does not take one array for each of {branches} branches"
         raise ValueError(f"{wanted}: {error}") from error
-    except ValueError:  # a builtin whose signature is unknown
-        return
 
 
-def _signature(merge: Callable[..., Any]) -> inspect.Signature:
-    if not isinstance(merge, Merge):
+def _signature(merge: Callable[..., Any]) -> inspect.Signature | None:
+    if isinstance(merge, Merge):
+        return _signature_of_arithmetic(merge.arithmetic, jax.tree.structure(merge.hyperparameters))
+    try:
         return inspect.signature(merge)
-    return _signature_of_arithmetic(merge.arithmetic, jax.tree.structure(merge.hyperparameters))
+    except ValueError:  # a builtin that does not tell
+        return None
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _signature_of_arithmetic(arithmetic, structure):
     made = []
     numbers = structure.unflatten([jax.ShapeDtypeStruct((), jnp.float32)] * structure.num_leaves)
-    jax.eval_shape(lambda given: made.append(arithmetic(*given)), numbers)
-    return inspect.signature(*made)
+    jax.eval_shape(lambda given: made.append(inspect.signature(arithmetic(*given))), numbers)
+    return made[0]
 
 
 def _merge(arithmetic, hyperparameters, updates, *branches):
-    def checked(*given):
+    def merge(*given):
         function = arithmetic(*given)
+        return lambda u, *arrays: function(*arrays)
 
-        def leaf(u, *arrays):
-            merged = function(*arrays)
-            if jnp.shape(merged) != u.shape:
-                raise ValueError(
-                    f"merge must keep the shape: it made {jnp.shape(merged)} of {u.shape}"
-                )
-            return merged
-
-        return leaf
-
-    (merged,) = trees.map_arithmetic(checked, hyperparameters, updates, *branches)
+    (merged,) = trees.map_arithmetic(merge, hyperparameters, updates, *branches)
     return trees.cast_like(merged, updates)
 
 

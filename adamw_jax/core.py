@@ -58,14 +58,25 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
     def described(arg):
         if isinstance(arg, dict):
             return {key: described(value) for key, value in arg.items()}
-        description = getattr(arg, "description", None)
-        return description if isinstance(description, Description) else arg
+        if type(arg) is list:  # like dictionaries and NumPy's arrays, they may change later
+            return list(map(described, arg))
+        if isinstance(arg, np.ndarray) and not arg.ndim:
+            return arg.item()
+        return description_of(arg) or arg
 
     return Description(
         constructor,
         tuple(map(described, args)),
         {name: described(arg) for name, arg in kwargs.items()},
     )
+
+
+def description_of(value: Any) -> Description | None:
+    """The call that made a value, None where it is not known."""
+    description = getattr(value, "description", None)
+    # What wraps a value is not it, though functools.wraps, jax.vmap, … copy its attributes.
+    known = isinstance(description, Description) and not hasattr(value, "__wrapped__")
+    return description if known else None
 
 
 class Readable:
@@ -142,7 +153,7 @@ def _opened(value: Description | dict[Any, Any]) -> tuple[str, list[tuple[str, A
     named = [
         (f"{name}=", arg)
         for name, arg in value.kwargs.items()
-        if not _same(arg, defaults[name].default)
+        if name not in defaults or not _same(arg, defaults[name].default)
     ]
     return f"{value.name}(", [("", arg) for arg in value.args] + named, ")"
 
@@ -161,7 +172,7 @@ def _value(value: Any) -> str:
         case dict():
             return _layout(value)
         case numbers.Real():  # NumPy's scalars too, which print as np.float64(…)
-            return repr(value if isinstance(value, int) else float(value))
+            return repr(int(value) if isinstance(value, numbers.Integral) else float(value))
         case np.dtype() | type():
             return repr(np.dtype(value).name)
         case jax.Array():  # never read: it may be a tracer, or its device may be busy

@@ -17,7 +17,7 @@ import optax
 
 from adamw_jax import masks, trees
 from adamw_jax.core import Description, GradientTransformation, describe
-from adamw_jax.hyperparameters import non_negative_or_schedule
+from adamw_jax.hyperparameters import as_float, non_negative_or_schedule
 from adamw_jax.piece import piece
 
 
@@ -130,7 +130,7 @@ def check_undecayed(part: Any) -> None:
     decoupled = decoupled_weight_decay, cautious_weight_decay, proximal_weight_decay
     match getattr(part, "description", part):
         case Description(constructor, (rate, *_)) if constructor in decoupled:
-            if callable(rate) or (isinstance(rate, int | float) and rate):
+            if callable(rate) or as_float(rate) > 0:
                 raise ValueError(
                     f"the optimizer decays the parameters already, by {constructor.__name__}, "
                     "and more decay would be added to that: give it weight_decay=0.0"

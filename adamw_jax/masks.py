@@ -34,7 +34,9 @@ class CheckedMask:
             raise ValueError(f"mask must be called: {mask.__name__}(…)")
         # A module that holds a mask may be callable, and yet is a tree, whose leaves are booleans.
         leaves = jax.tree.leaves(mask)
-        self.mask, self.is_function = mask, bool(leaves) and all(map(callable, leaves))
+        self.is_function = bool(leaves) and all(map(callable, leaves))
+        # A copy: containers may change later, and what is the same now is there once.
+        self.mask = mask if self.is_function else jax.tree.map(lambda mark: mark, mask)
 
     def __call__(self, tree: Any) -> Any:
         """The mask of a tree: booleans, in the structure of the tree or a prefix of it."""

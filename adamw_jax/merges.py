@@ -132,8 +132,10 @@ def clip_by_rms(eps: jax.typing.ArrayLike) -> Merge:
 def _clip_by_rms(eps):
     def merge(u, g, v):
         # Divided before squaring: g² may overflow where g/√v does not.
-        ratios = jnp.abs(g) / jnp.maximum(jnp.sqrt(v.real), eps.real)
-        rms = jnp.sqrt(jnp.mean(jnp.square(ratios)))
-        return u / jnp.maximum(rms, jnp.ones_like(rms)).astype(u.dtype)
+        v, positive = v.real, v.real > 0
+        # The root has no derivative at zero, so none is taken there.
+        root = jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
+        mean = jnp.mean(jnp.square(jnp.abs(g) / jnp.maximum(root, eps.real)))
+        return u / jnp.sqrt(jnp.maximum(mean, 1)).astype(u.dtype)
 
     return merge

@@ -31,6 +31,11 @@ def _widened(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if narrow else dtype
 
 
+def is_narrow(x: Any) -> bool:
+    """Whether an array, which may be abstract, is floating-point and narrower than float32."""
+    return _widened(x.dtype) != x.dtype
+
+
 def working_dtype(x: Any) -> np.dtype:
     """float32 for floating-point leaves that are narrower, otherwise the leaf's own dtype."""
     return _widened(jnp.result_type(x))
@@ -70,11 +75,14 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
         if jnp.iscomplexobj(new):  # by parts: a complex product with ∞ makes the other part NaN
             return jax.lax.complex(step(old.real, new.real), step(old.imag, new.imag))
         change = new - old
+        # In the branch that is not taken an infinite change would make the derivative NaN.
+        is_finite = jax.lax.is_finite(change)
+        change = jax.lax.select(is_finite, change, jnp.zeros_like(change))
         if decay.is_long is None:
             stepped = jnp.where(w <= 0.5, old + w * change, new - (1 - w) * change)
         else:
             stepped = old + w * change if decay.is_long else new - (1 - w) * change
-        return jax.lax.select(jax.lax.is_finite(change), stepped, rest * old + w * new)
+        return jax.lax.select(is_finite, stepped, rest * old + w * new)
 
     return step
 

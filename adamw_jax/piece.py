@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax import trees
-from adamw_jax.circuit import Machine, key_of, single
+from adamw_jax.circuit import Machine, key_of_call, single
 from adamw_jax.core import Description, GradientTransformation, jitted
 
 
@@ -48,7 +48,7 @@ def piece(
     arithmetic: Callable[..., Callable[..., Any]],
     hyperparameters: tuple[Any, ...] = (),
     *,
-    state: Callable[[Any], Any] | None = None,
+    state: type[Any] | None = None,
     start: Callable[[optax.Params], Any] = trees.zeros,
     counts: bool = False,
     params_for: str | None = None,
@@ -63,7 +63,7 @@ def piece(
 
     Args:
       description: `describe(constructor, …)`: the call that made the piece, which `repr`
-        shows.
+        shows. Pieces of the same call that see the same updates are one, see `circuit`.
       arithmetic: takes the hyperparameters and, with `counts`, the number t of this step,
         from 1, after them. Returns a function of a leaf of the updates, a leaf of the state
         if there is one, and with `params_for` a leaf of the parameters, in this order. That
@@ -81,18 +81,29 @@ def piece(
         missing; None where they are not needed.
 
     Returns:
-      A transformation. By itself its state is a `state`, a `StepsState`, a tuple of the two,
-      or `optax.EmptyState`. It raises a ValueError for leaves that are not floating-point
-      or complex, with their paths.
+      A transformation. By itself its state is a `state`, a `StepsState`, the two in a tuple,
+      the `StepsState` first, or `optax.EmptyState`. It raises a ValueError for leaves that
+      are not floating-point or complex, with their paths.
     """
-    # The description should identify the piece; these do so even if it leaves out a number.
-    numbers = [x for x in jax.tree.leaves(hyperparameters) if isinstance(x, int | float)]
-    machine = Machine(
-        (key_of(description), arithmetic, key_of(numbers)),
-        functools.partial(_init, state, start),
-        functools.partial(_update, arithmetic, hyperparameters, state, counts, params_for),
-        has_state=state is not None,
-    )
+
+    def init(params):
+        trees.check_floating(params)
+        return state and state(start(params))
+
+    def update(inputs, old, params, extra_args):
+        del extra_args
+        if state:
+            _check_state(old, state)
+        updates, *count = inputs
+        # A schedule is called outside `_run`: inside, it would be compiled anew for each optimizer.
+        given = [h(*count) if callable(h) else h for h in hyperparameters]
+        others = [trees.only_updated(params, updates, params_for)] if params_for else []
+        memory, t = old or (), count if counts else []
+        updates, new = _run(arithmetic, given, t, updates, memory, others)
+        return updates, state and state(*new)
+
+    key = key_of_call(description, arithmetic, hyperparameters)
+    machine = Machine(key, init, update, has_state=state is not None)
     reads_count = counts or any(map(callable, hyperparameters))
 
     def wiring(circuit, source):
@@ -101,31 +112,30 @@ def piece(
     return single(wiring, description)
 
 
-def _init(state_type, start, params):
-    trees.check_floating(params)
-    return state_type and state_type(start(params))
-
-
-def _update(arithmetic, hyperparameters, state_type, counts, params_for, inputs, state, params, _):
-    updates, *count = inputs
-    # A schedule is called outside `_run`: inside, it would be compiled anew for each optimizer.
-    given = [h(*count) if callable(h) else h for h in hyperparameters]
-    others = [trees.only_updated(params, updates, params_for)] if params_for else []
-    t = count if counts else []
-    updates, memory = _run(arithmetic, given, t, updates, state, others)
-    return updates, state_type and state_type(*memory)
-
-
 @functools.partial(jitted, static_argnums=0)
-def _run(arithmetic, hyperparameters, count, updates, state, others):
+def _run(arithmetic, hyperparameters, count, updates, memory, others):
     # Added as floats, since the count may be the largest integer already.
     t = [n.astype(float) + 1 for n in count]
-    memory = state or ()
     new, *remembered = trees.map_arithmetic(
         arithmetic, (*hyperparameters, *t), updates, *memory, *others, outputs=1 + len(memory)
     )
     kept = [trees.cast_like(*pair) for pair in zip(remembered, memory, strict=True)]
     return trees.cast_like(new, updates), kept
+
+
+def _check_state(state: Any, expected: Any) -> None:
+    if not isinstance(state, expected):
+        raise ValueError(
+            f"the state has a {type(state).__name__} where this optimizer keeps a "
+            f"{expected.__name__}: it is the state of another optimizer. Make a new one with "
+            "this one's init"
+        )
+
+
+def _count(inputs, state, params, extra_args):
+    del inputs, params, extra_args
+    _check_state(state, StepsState)
+    return state.count, _next(state)
 
 
 @jitted
@@ -134,8 +144,4 @@ def _next(state: StepsState) -> StepsState:
 
 
 # Its output is the number of steps before this one.
-STEPS = Machine(
-    "steps",
-    lambda params: StepsState(jnp.zeros([], jnp.int32)),
-    lambda inputs, state, params, extra_args: (state.count, _next(state)),
-)
+STEPS = Machine("steps", lambda params: StepsState(jnp.zeros([], jnp.int32)), _count)

@@ -37,6 +37,8 @@ def check(make: Make, **numbers: float) -> None:
     Raises:
       AssertionError: something does not hold. The traceback ends in the law that failed.
     """
+    if not __debug__:
+        raise RuntimeError("python -O leaves out the assertions that check consists of")
     for law in LAWS:
         law(make, numbers)
 
@@ -249,7 +251,13 @@ def _arrays(numbers: dict[str, float]) -> dict[str, jax.Array]:
 
 
 def _others(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: x + 1 if isinstance(x, int) else 0.875 * x for name, x in numbers.items()}
+    """Other numbers in the same ranges: the nearest, which cross no threshold."""
+
+    def other(x):
+        towards = 0.7 if 0.7 < x <= 1 else 0.75 if x <= 0.7 else np.inf
+        return x + 1 if isinstance(x, int) else float(np.nextafter(x, towards))
+
+    return {name: other(x) for name, x in numbers.items()}
 
 
 def _type(x: Any) -> Any:

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamw_jax.numerics import cast, dtype_of, real_dtype, working_dtype
+from adamw_jax.numerics import cast, dtype_of, is_narrow, real_dtype, working_dtype
 
 
 def widen(tree: Any) -> Any:
-    """Casts half-precision leaves to float32 and leaves all others unchanged."""
+    """Casts half-precision leaves to float32; all others pass unchanged."""
+    arrays = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
 
     def leaf(x):
-        dtype = getattr(x, "dtype", None)
-        return x if dtype is None or working_dtype(x) == dtype else cast(x, working_dtype(x))
+        return cast(x, working_dtype(x)) if isinstance(x, arrays) and is_narrow(x) else x
 
     return jax.tree.map(leaf, tree)
 
@@ -48,7 +48,8 @@ def map_arithmetic(
 
     Raises:
       ValueError: an update is not floating-point or complex (the message names the paths), a
-        hyperparameter is not a scalar, or the function returns another number of arrays.
+        hyperparameter is not a scalar, or the function returns another number of arrays or
+        changes the shape.
     """
     check_floating(updates, what="update")
 
@@ -66,6 +67,11 @@ def map_arithmetic(
             raise ValueError(
                 f"{arithmetic.__name__} must return {outputs} array(s) for each leaf, the new "
                 f"update and then the state, if any; it returned {len(made)}"
+            )
+        if jnp.shape(made[0]) != arrays[0].shape:
+            raise ValueError(
+                f"{arithmetic.__name__} must keep the shape: it made {jnp.shape(made[0])} of "
+                f"{arrays[0].shape}"
             )
         return made
 

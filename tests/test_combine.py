@@ -134,3 +134,36 @@ def mixture(weight):
 
 
 description = aj.Description(mixture, (), {})
+
+
+def test_what_an_arithmetic_raises_is_not_called_a_wrong_number_of_branches():
+    def choosy(number):
+        if number > 0:
+            return lambda u: u
+        return lambda u: -u
+
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        aj.parallel(aj.chain(), merge=aj.Merge(aj.describe(choosy, 0.5), choosy, (0.5,)))
+
+
+def test_a_merge_takes_no_schedules():
+    with pytest.raises(ValueError, match="a merge takes no schedules; mixture"):
+        aj.Merge(aj.describe(mixture), mixture, (optax.constant_schedule(0.5),))
+
+
+def test_too_few_branches_and_a_merge_that_is_not_called_are_refused():
+    with pytest.raises(ValueError, match="does not take one array for each of 1 branches"):
+        aj.parallel(aj.momentum(0.9), merge=aj.rms_ratio(1e-8))
+    with pytest.raises(ValueError, match="does not take one array for each of 3 branches"):
+        aj.parallel(*[aj.momentum(0.9)] * 3, merge=lambda a, b: a - b)
+    with pytest.raises(ValueError, match=r"merge must be called: rms_ratio\(…\)"):
+        aj.parallel(aj.momentum(0.9), aj.second_moment(0.9), merge=aj.rms_ratio)
+
+
+def test_a_piece_that_changes_the_shape_is_refused():
+    def total():
+        return jnp.sum
+
+    tx = aj.piece(aj.describe(total), total)
+    with pytest.raises(ValueError, match=r"total must keep the shape: it made \(\) of \(2,\)"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))

@@ -62,6 +62,15 @@ def test_arrays_tracers_schedules_and_functions_print_as_such():
     assert "(<tracer float32[]>)" in printed[0]
 
 
+def test_integers_print_as_integers_and_extra_keywords_as_they_are():
+    assert repr(aj.bias_correction(0.9, ahead=np.int64(1))) == "bias_correction(0.9, ahead=1)"
+
+    def open_ended(**numbers):
+        return aj.piece(aj.describe(open_ended, **numbers), lambda: lambda u: u)
+
+    assert repr(open_ended(a=1)) == "open_ended(a=1)"
+
+
 @pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.array(0.5)], ids=repr)
 def test_numpy_numbers_print_as_plain_ones(number):
     assert repr(aj.gd(number)) == repr(aj.gd(0.5))

@@ -175,6 +175,7 @@ DECAYING = {
     "adamw": aj.adamw(0.1),
     "adam_prox": aj.adam_prox(0.1),
     "cautious_adamw": aj.cautious_adamw(0.1),
+    "NumPy's": aj.adamw(0.1, weight_decay=np.float32(0.1)),
     "scheduled": aj.adamw(0.1, weight_decay=lambda step: 0.0),
     "twice": aj.decayed_per_step(aj.adam(0.1), 0.1),
     "in a group": aj.partition({"*": aj.chain(aj.adam(0.1), aj.sgdw(0.1))}),

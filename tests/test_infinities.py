@@ -1,5 +1,7 @@
 """Where Optax's parameters stay finite after a gradient that is not, or overflows, so do ours."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,3 +114,30 @@ def test_the_derivative_with_respect_to_a_rate_is_finite_everywhere():
             b = np.float64(rates[i])
             difference = (loss(b + h, b) - loss(b - h, b)) / (2 * h)
             np.testing.assert_allclose(by_b1[i], difference, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("b1", [0.0, 0.3, 0.9])
+def test_the_derivative_is_finite_where_a_difference_overflows(b1):
+    gradients = jnp.float32([[1, 3e38, 1], [1, -3e38, -1], [1, 2, 3]])
+
+    def total(library, b1):
+        tx, params = library.adam(1e-3, b1=b1, eps_root=1e-8), jnp.ones(3)
+        state, last = tx.init(params), 0.0
+        for g in gradients:
+            updates, state = tx.update(g, state, params)
+            last += updates.sum()
+        return last
+
+    slopes = [
+        jax.grad(functools.partial(total, library))(jnp.float32(b1)) for library in (aj, optax)
+    ]
+    ours, theirs = slopes
+    assert jnp.isfinite(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-2)
+
+
+def test_clipping_has_a_derivative_where_all_gradients_are_zero():
+    tx = aj.parallel(aj.chain(), aj.chain(), aj.second_moment(0.9), merge=aj.clip_by_rms(1e-8))
+    zero = jnp.zeros(3)
+    slope = jax.grad(lambda g: tx.update(g, tx.init(zero), zero)[0].sum())(zero)
+    np.testing.assert_array_equal(slope, jnp.ones(3))
