@@ -13,7 +13,7 @@ bias corrections and schedules of a composition read. In `chain(m, m)` the secon
 the output of the first, so it is another machine.
 
 How many states there are therefore depends on what is equal: `parallel(momentum(a), momentum(b),
-…)` keeps two, with a = b one. An array is equal to itself alone, since it is never read.
+…)` keeps two, but only one if a = b. An array equals only itself, since it is never read.
 """
 
 from collections.abc import Callable
@@ -113,7 +113,7 @@ class Circuit:
         return values, tuple(new)
 
     def _views(self, params: Any) -> tuple[Any, Any]:
-        """The parameters as narrow and as wide machines see them; widened only for the latter."""
+        """The parameters as they are and, if a machine needs them so, widened to float32."""
         return params, trees.widen(params) if any(wide for *_, wide in self.machines) else None
 
 
@@ -176,7 +176,7 @@ def key_of(value: Any) -> Any:
 def key_of_call(
     description: Description | None, arithmetic: Callable[..., Any], hyperparameters: Any
 ) -> Any:
-    """The key of a piece or a merge, which holds even if the description leaves out a number."""
+    """The key of a piece or merge, correct even if the description leaves out a number."""
     numbers = [x for x in jax.tree.leaves(hyperparameters) if isinstance(x, int | float)]
     return key_of(description), arithmetic, key_of(numbers)
 

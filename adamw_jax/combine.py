@@ -140,7 +140,7 @@ def _signature(merge: Callable[..., Any]) -> inspect.Signature | None:
         return _signature_of_arithmetic(merge.arithmetic, jax.tree.structure(merge.hyperparameters))
     try:
         return inspect.signature(merge)
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin whose signature is unknown
         return None
 
 

@@ -58,7 +58,7 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
     def described(arg):
         if isinstance(arg, dict):
             return {key: described(value) for key, value in arg.items()}
-        if type(arg) is list:  # like dictionaries and NumPy's arrays, they may change later
+        if type(arg) is list:  # a copy, as of dictionaries and NumPy arrays: it may change later
             return list(map(described, arg))
         if isinstance(arg, np.ndarray) and not arg.ndim:
             return arg.item()
@@ -72,9 +72,9 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
 
 
 def description_of(value: Any) -> Description | None:
-    """The call that made a value, None where it is not known."""
+    """The call that made a value; None where it is not known."""
     description = getattr(value, "description", None)
-    # What wraps a value is not it, though functools.wraps, jax.vmap, … copy its attributes.
+    # A wrapper is not the value, though functools.wraps, jax.vmap, … copy its attributes.
     known = isinstance(description, Description) and not hasattr(value, "__wrapped__")
     return description if known else None
 

@@ -35,7 +35,7 @@ class CheckedMask:
         # A module that holds a mask may be callable, and yet is a tree, whose leaves are booleans.
         leaves = jax.tree.leaves(mask)
         self.is_function = bool(leaves) and all(map(callable, leaves))
-        # A copy: containers may change later, and what is the same now is there once.
+        # A copy, since containers may change after equal masks have been taken for one.
         self.mask = mask if self.is_function else jax.tree.map(lambda mark: mark, mask)
 
     def __call__(self, tree: Any) -> Any:

@@ -133,7 +133,7 @@ def _clip_by_rms(eps):
     def merge(u, g, v):
         # Divided before squaring: g² may overflow where g/√v does not.
         v, positive = v.real, v.real > 0
-        # The root has no derivative at zero, so none is taken there.
+        # The root has no derivative at zero, so it is not taken there.
         root = jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
         mean = jnp.mean(jnp.square(jnp.abs(g) / jnp.maximum(root, eps.real)))
         return u / jnp.sqrt(jnp.maximum(mean, 1)).astype(u.dtype)

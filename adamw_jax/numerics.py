@@ -75,7 +75,7 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
         if jnp.iscomplexobj(new):  # by parts: a complex product with ∞ makes the other part NaN
             return jax.lax.complex(step(old.real, new.real), step(old.imag, new.imag))
         change = new - old
-        # In the branch that is not taken an infinite change would make the derivative NaN.
+        # Even in the branch that is not selected, an infinite change makes the derivative NaN.
         is_finite = jax.lax.is_finite(change)
         change = jax.lax.select(is_finite, change, jnp.zeros_like(change))
         if decay.is_long is None:

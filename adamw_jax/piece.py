@@ -63,7 +63,7 @@ def piece(
 
     Args:
       description: `describe(constructor, …)`: the call that made the piece, which `repr`
-        shows. Pieces of the same call that see the same updates are one, see `circuit`.
+        shows. Pieces from equal calls that see the same updates are one; see `circuit`.
       arithmetic: takes the hyperparameters and, with `counts`, the number t of this step,
         from 1, after them. Returns a function of a leaf of the updates, a leaf of the state
         if there is one, and with `params_for` a leaf of the parameters, in this order. That

@@ -38,7 +38,7 @@ def check(make: Make, **numbers: float) -> None:
       AssertionError: something does not hold. The traceback ends in the law that failed.
     """
     if not __debug__:
-        raise RuntimeError("python -O leaves out the assertions that check consists of")
+        raise RuntimeError("check consists of assertions, which python -O leaves out")
     for law in LAWS:
         law(make, numbers)
 
@@ -251,7 +251,7 @@ def _arrays(numbers: dict[str, float]) -> dict[str, jax.Array]:
 
 
 def _others(numbers: dict[str, float]) -> dict[str, float]:
-    """Other numbers in the same ranges: the nearest, which cross no threshold."""
+    """Other numbers in the same ranges: the nearest ones, which cross no threshold."""
 
     def other(x):
         towards = 0.7 if 0.7 < x <= 1 else 0.75 if x <= 0.7 else np.inf

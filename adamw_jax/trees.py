@@ -16,7 +16,7 @@ from adamw_jax.numerics import cast, dtype_of, is_narrow, real_dtype, working_dt
 
 
 def widen(tree: Any) -> Any:
-    """Casts half-precision leaves to float32; all others pass unchanged."""
+    """Casts half-precision leaves to float32 and leaves all others unchanged."""
     arrays = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
 
     def leaf(x):
