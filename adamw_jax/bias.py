@@ -29,9 +29,10 @@ def bias_correction(b: jax.typing.ArrayLike, *, ahead: int = 0) -> GradientTrans
     if not (whole and 0 <= ahead < 2**31):
         raise ValueError(f"ahead must be an integer in [0, 2³¹), got {ahead!r}")
     description = describe(bias_correction, b, ahead=ahead)
-    return piece(description, _correct, (decay_rate("b", b), ahead), counts=True)
+    # None is static under jit: the usual zero costs no addition.
+    return piece(description, _correct, (decay_rate("b", b), ahead or None), counts=True)
 
 
 def _correct(b, ahead, t):
-    weights = numerics.sum_of_weights(b, t + ahead)
+    weights = numerics.sum_of_weights(b, t if ahead is None else t + ahead)
     return lambda x: x / weights.astype(x.dtype)

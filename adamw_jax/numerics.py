@@ -64,25 +64,25 @@ def average(decay: Decay) -> Callable[[Any, Any], jax.Array]:
     1.6e-5. (For a constant, both stop 0.5 % short, where a step is less than half a unit in
     the last place.) Otherwise it is the new value, so that β = 0 returns that bit for bit.
 
-    Where a value is infinite, or the difference overflows, the textbook's form is used: an
-    infinite average then stays infinite, where ∞ − ∞ would make it NaN.
+    An infinite average stays infinite, where ∞ − ∞ would make it NaN. The difference is that
+    of the halves, which have the same digits and do not overflow.
     """
-    w = decay.complement.real
-    # Not 0 even for β = 0, since 0 · ∞ is NaN.
-    rest = jnp.maximum(1 - w, jnp.finfo(w.dtype).tiny)
+    from_old = 2 * decay.complement.real
+    from_new = 2 * (1 - decay.complement.real)
 
     def step(old, new):
         if jnp.iscomplexobj(new):  # by parts: a complex product with ∞ makes the other part NaN
             return jax.lax.complex(step(old.real, new.real), step(old.imag, new.imag))
-        change = new - old
-        # Even in the branch that is not selected, an infinite change makes the derivative NaN.
-        is_finite = jax.lax.is_finite(change)
-        change = jax.lax.select(is_finite, change, jnp.zeros_like(change))
-        if decay.is_long is None:
-            stepped = jnp.where(w <= 0.5, old + w * change, new - (1 - w) * change)
+        half = 0.5 * new - 0.5 * old
+        if decay.is_long:
+            stepped = old + from_old * half
+        elif decay.is_long is None:
+            stepped = jnp.where(from_old <= 1, old + from_old * half, new - from_new * half)
         else:
-            stepped = old + w * change if decay.is_long else new - (1 - w) * change
-        return jax.lax.select(is_finite, stepped, rest * old + w * new)
+            stepped = new - from_new * half
+        if not decay.is_long:
+            stepped = jax.lax.select(jax.lax.is_finite(new), stepped, new)
+        return jax.lax.select(jax.lax.is_finite(old), stepped, old)
 
     return step
 
