@@ -167,6 +167,7 @@ def test_ctrl_c_is_one_line_and_status_130_at_any_moment(moment, tmp_path, ctrl_
         (["--seeds", "1" * 23], f"seeds = '{'1' * 23}': Expected `int`"),
         (["--hidden", "9" * 5000], "hidden = 999"),
         (["--learning-rate", "1e39"], "learning_rate = '1e39': Expected `float` <= 3.40282"),
+        (["--adamw", "1e-320"], "adamw = 1e-320: Expected 0 or at least 1.18e-38"),
         (["--learning-rate", "1e-46"], "learning_rate = '1e-46': Expected `float` >= 1.17549"),
         (["--batch-size", "5000"], "batch_size = 5000 is more than the 1222 training images"),
         (["--platform", "abacus"], "--platform: invalid choice: 'abacus'"),

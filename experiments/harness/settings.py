@@ -87,14 +87,21 @@ def build(cls: type[S], sources: Mapping[str, tuple[Mapping[str, Any], bool]]) -
                 raise SettingsError(f"{source}: unknown key {key!r}{nearest(key, types)}")
             try:
                 values[key] = msgspec.convert(value, types[key], strict=not is_text)
+                _check_normal(values[key])
             except (msgspec.ValidationError, ValueError) as error:
-                raise SettingsError(
-                    f"{source}: {key} = {shown(value)}: {error}{_choices(value, types[key])}"
-                ) from error
+                reason = f"{_shortened(str(error))}{_choices(value, types[key])}"
+                raise SettingsError(f"{source}: {key} = {shown(value)}: {reason}") from error
     missing = [key for key in types if key not in values]
     if missing:
         raise SettingsError(f"no value for {', '.join(missing)} in {', '.join(sources)}")
     return cls(**values)
+
+
+def _check_normal(value: Any) -> None:
+    """Refuses numbers that would be zero, or nearly, as float32."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and 0 < abs(number) < _FLOAT32.tiny:
+            raise ValueError(f"Expected 0 or at least {_FLOAT32.tiny:.3g}")
 
 
 def check_ascending(**axes: Sequence[float]) -> None:
@@ -114,6 +121,10 @@ def shown(value: Any) -> str:
         text = " ".join(map(str, value)) if value and isinstance(value, list) else repr(value)
     except ValueError:  # Python does not print integers of more than 4,300 digits
         return "an integer of thousands of digits"
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:80]} … {text[-40:]}"
 
 
