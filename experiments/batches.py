@@ -269,6 +269,7 @@ def _way(passes: int, r: Runs, config: Settings) -> str:
 
 def _figure(runs: dict[int, Runs], config: Settings) -> Figure:
     figure, ((gradients, cost, clock),) = plots.subplots(3)
+    least = min(runs, key=lambda size: runs[size].loss[-1])
     passes = np.arange(config.passes + 1)
     seen = passes * config.examples / 1000
     for (size, r), color in zip(runs.items(), itertools.cycle(COLORS)):
@@ -288,6 +289,7 @@ def _figure(runs: dict[int, Runs], config: Settings) -> Figure:
     plots.log_y(clock)
     return Figure(
         "batches",
+        f"Equally many gradients lead furthest in batches of {least:,}",
         figure,
         "Means over the seeds, each batch size at its best learning rate and in one color "
         "throughout. Dotted: time in proportion to the images, from the largest batch.",

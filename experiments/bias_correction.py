@@ -198,12 +198,14 @@ def _figure(series: dict[str, Series], truth: Truth, theory: Theory) -> Figure:
     predicted = theory["step"] * series["corrected"].mean
     step.plot(t, predicted, ":", color=plots.BLACK, label="with × (1 − β₁ᵗ) / √(1 − β₂ᵗ)")
     step.set_title("length of the step / α")
+    longer = series["uncorrected"].mean[0] / series["corrected"].mean[0]
     step.set_ylim(0, 1.3 * series["uncorrected"].high.max())  # room for the legend
     for ax in (first, second, step):
         ax.set(xlabel="step", xlim=(1, len(t)))
         ax.legend()
     return Figure(
         "bias-correction",
+        f"Without bias correction the first step is {longer:.2g} times as long",
         figure,
         "Means over the coordinates; the bands hold the middle 80 % of them. Dotted: the theory.",
     )

@@ -205,6 +205,7 @@ def _figure(ways: Measured, sweep: Measured, config: Settings) -> Figure:
     rates.legend()
     return Figure(
         "decay",
+        "AdamW takes the same fraction of every parameter, Adam+L2 more where gradients are small",
         figure,
         "Left: the mean parameter of each group. Right: measured (dots) over a range of gradients, "
         "and predicted (lines).",

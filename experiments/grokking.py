@@ -105,8 +105,10 @@ def _report(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Repo
     )  # fmt: skip
     always = [d for d in by_decay if np.isfinite(medians[d])]
     never = [d for d in by_decay if d not in always]
-    findings = [_listed("At least half of the runs generalize with λ = ", always)] if always else []
-    findings += [_listed("Fewer than half of them do with λ = ", never)] if never else []
+    findings = [
+        *_listed("At least half of the runs generalize with λ = ", always),
+        *_listed("Fewer than half of the runs generalize with λ = ", never),
+    ]
     if len(always) > 1:
         first, last = min(always), max(always)
         findings.append(
@@ -130,8 +132,8 @@ def _steps(value: float) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else "never"
 
 
-def _listed(start: str, decays: list[float]) -> str:
-    return start + ", ".join(f"{decay:g}" for decay in decays) + "."
+def _listed(start: str, decays: list[float]) -> list[str]:
+    return [start + ", ".join(f"{decay:g}" for decay in decays) + "."] if decays else []
 
 
 def _figure(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Figure:
@@ -154,4 +156,5 @@ def _figure(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Figu
         axis.set_ylabel("accuracy, %")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     caption = "Accuracy on the pairs that are trained on, and on the others; a line for each seed."
-    return Figure("grokking", figure, caption)
+    title = "When the pairs that are not trained on come right, for each decay"
+    return Figure("grokking", title, figure, caption)

@@ -213,7 +213,9 @@ def _figure(surfaces: list[Surface], config: Settings, steps: int) -> Figure:
         f"within {config.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
         f"and the whole run. Colors end at {BRIGHT} times the least error."
     )
-    return Figure("landscape", figure, caption)
+    lost = [s.lost() for s in surfaces]
+    title = f"Tuning α first and the decay after it loses {min(lost):.2f} to {max(lost):.2f} points"
+    return Figure("landscape", title, figure, caption)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

@@ -173,8 +173,7 @@ def _parabola_findings(drawn: Ways, times: dict[Way, float]) -> Iterator[str]:
             f"{turn if path.min() < 0 else 'never passes the minimum'} and "
             f"{_settling(times[name, rate])}."
         )
-    rates = [rate for name, rate in times if name == GD]
-    sooner = [rate for rate in rates if times[MOMENTUM, rate] < times[GD, rate]]
+    rates, sooner = _rates(times)
     best = {n: min(times[n, rate] for rate in rates) for n in (GD, MOMENTUM)}
     yield (
         f"Momentum settles before gradient descent at {len(sooner)} of {len(rates)} learning rates"
@@ -182,6 +181,12 @@ def _parabola_findings(drawn: Ways, times: dict[Way, float]) -> Iterator[str]:
         + f". Each at its best rate, gradient descent takes {best[GD]:g} steps and momentum "
         f"{best[MOMENTUM]:g}."
     )
+
+
+def _rates(times: dict[Way, float]) -> tuple[list[float], list[float]]:
+    """All learning rates, and those at which momentum settles first."""
+    rates = [rate for name, rate in times if name == GD]
+    return rates, [rate for rate in rates if times[MOMENTUM, rate] < times[GD, rate]]
 
 
 def _paraboloid_findings(ways: Ways, config: Settings) -> Iterator[str]:
@@ -192,13 +197,18 @@ def _paraboloid_findings(ways: Ways, config: Settings) -> Iterator[str]:
             f"{config.start:g} to {x:.2g} and y to {y:.2g}; it "
             f"{_settling(settled(path, config.tolerance))}."
         )
-    *_, path = ways.values()
-    apart = np.abs(np.diff(path)).max()
+    apart = _apart(ways)
     yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
         "√v̂ cancels the curvatures, and it moves on a straight line, past the minimum and back."
         if apart <= config.tolerance
         else "the curvatures show in its way."
     )
+
+
+def _apart(ways: Ways) -> float:
+    """How far x and y are apart at most under Adam, the last of the ways."""
+    *_, path = ways.values()
+    return np.abs(np.diff(path)).max()
 
 
 def _parabola_figure(drawn: Ways, times: dict[Way, float], config: Settings) -> Figure:
@@ -218,8 +228,10 @@ def _parabola_figure(drawn: Ways, times: dict[Way, float], config: Settings) -> 
         last.loglog(way[1], time, "o", color=COLORS[way[0]], markersize=5)
     title = f"until |x| stays within {config.tolerance:g}"
     last.set(title=title, xlabel="learning rate", ylabel="steps")
+    rates, sooner = _rates(times)
     return Figure(
         "parabola",
+        f"Momentum settles first at {len(sooner)} of {len(rates)} learning rates",
         figure,
         "Down y = x²: where x is after each step, and how many steps it takes to settle, at each "
         "learning rate, in the same colors.",
@@ -248,6 +260,7 @@ def _paraboloid_figure(ways: Ways, config: Settings) -> Figure:
     progress.legend()
     return Figure(
         "paraboloid",
+        f"Under Adam x and y stay within {_apart(ways):.1g} of each other",
         figure,
         "Down the paraboloid, on its contours and coordinate by coordinate. Where the dashed line "
         "lies on the broad one, x and y advance together.",

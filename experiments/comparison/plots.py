@@ -30,8 +30,9 @@ def curves(shown: pl.DataFrame, which: str) -> Figure:
         plots.log_y(axis)
         axis.set(title=title + (", %" if name == "test_error" else ""), xlabel="epoch")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    title = "Training loss, test loss and test error over the epochs"
     caption = f"{which}: mean over the seeds, shaded by one standard deviation."
-    return Figure("curves", figure, caption)
+    return Figure("curves", title, figure, caption)
 
 
 def _lines(shown: pl.DataFrame) -> list[tuple[pl.DataFrame, dict]]:
@@ -64,4 +65,5 @@ def decays(last: pl.DataFrame, steps_per_epoch: int) -> Figure:
         "gradient descent, α·λ′. Bars and band: one standard deviation over the seeds. Dashed: "
         "Adam without decay."
     )
-    return Figure("decays", figure, caption)
+    title = "Test error, test loss and weight norm over the decay"
+    return Figure("decays", title, figure, caption)

@@ -41,7 +41,7 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
     tables = "\n\n".join(map(markdown, report.tables))
     write_whole(output / "tables.md", (tables + "\n").encode())
     images = []
-    for name, figure, caption in report.figures:
+    for name, _, figure, caption in report.figures:
         vector = _rendered(figure, "svg")
         write_whole(output / f"{name}.svg", vector)
         write_whole(output / f"{name}.png", _rendered(figure, "png"))

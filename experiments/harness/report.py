@@ -37,13 +37,35 @@ class Figure(NamedTuple):
 
     Attributes:
       name: the name of its files, without the suffix.
+      title: the finding that it shows, in words; it stands above the plot.
       figure: the Matplotlib figure.
-      caption: what it shows and how to read it.
+      caption: how to read it.
     """
 
     name: str
+    title: str
     figure: MatplotlibFigure
     caption: str
+
+
+class Card(NamedTuple):
+    """A claim and what became of it.
+
+    Attributes:
+      claim: a plain sentence, without the full stop.
+      verdict: one to three words.
+      number: the number that decides, with its interval.
+      explanation: a plain sentence.
+      figure: a small plot.
+      holds: whether the claim is right; None where that is open.
+    """
+
+    claim: str
+    verdict: str
+    number: str
+    explanation: str
+    figure: Figure | None = None
+    holds: bool | None = None
 
 
 class Report(NamedTuple):
@@ -51,10 +73,11 @@ class Report(NamedTuple):
 
     Attributes:
       title: the heading of the page; if empty, the question that the experiment asks.
-      findings: sentences that answer it, made from the numbers.
-      tables: shown in the terminal and on the page.
-      figures: shown on the page and saved as SVG and PNG.
+      findings: the answer in a few sentences, made from the numbers; the first says the most.
+      tables: the numbers in detail.
+      figures: saved as SVG and PNG; the first is the one that carries the answer.
       data: tidy rows by file name (without the suffix), saved as CSV.
+      cards: the claims that the experiment puts to the test.
     """
 
     title: str
@@ -62,6 +85,7 @@ class Report(NamedTuple):
     tables: Sequence[Table]
     figures: Sequence[Figure]
     data: Mapping[str, Sequence[Mapping[str, Any]]]
+    cards: Sequence[Card] = ()
 
 
 def facts(command: str) -> dict[str, str]:

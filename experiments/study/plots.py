@@ -37,13 +37,14 @@ def decays(scores: pl.DataFrame, chosen: pl.DataFrame, talk: Sequence[float], na
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     caption = (
-        f"{scores['task'][0]}: after the last epoch, over the decay per step, which puts both "
+        "After the last epoch, over the decay per step, which puts both "
         "conventions of AdamW on one axis; above it the decay's timescale. Bars and band: one "
         "standard deviation over the seeds. Filled: chosen on these validation images. Grey: where "
         "the AdamW paper finds the best λ (normalized 0.025 to 0.05). Dotted: what the talk's λ "
         "may have meant. For Adam+L2 the decay per step is that of gradient descent, α·λ′."
     )
-    return Figure(name, figure, caption)
+    title = f"{scores['task'][0]}: validation error and loss over the decay"
+    return Figure(name, title, figure, caption)
 
 
 def _axis(axis, scores: pl.DataFrame, chosen: pl.DataFrame, talk: Sequence[float], title: str):
@@ -99,4 +100,4 @@ def forest(judgements: Sequence[Judgement], matters: Mapping[str, float]) -> Fig
         f"and the interval that corrects for {len(judgements)} comparisons. Blue: supported; "
         "vermilion: reversed; grey: refuted; black: undecided. Band: too small to matter."
     )
-    return Figure("effects", figure, caption)
+    return Figure("effects", "Every effect with its interval", figure, caption)
