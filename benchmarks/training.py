@@ -21,6 +21,7 @@ from experiments.harness import data
 from experiments.harness.report import Table
 from experiments.training.classifier import classifier_run
 from experiments.training.models import MLP
+from experiments.training.sample import Sample
 
 RATE, DECAY = 1e-3, 0.1
 
@@ -30,7 +31,7 @@ class Problem(NamedTuple):
 
     Attributes:
       name: as shown in the table.
-      loaded: training images; validation and test are empty, since no contender evaluates.
+      loaded: training images; the test split is empty, since no contender evaluates.
       widths: layer sizes of the MLP.
       batch: images in a step.
       runs: how many runs the sweep is laid out for.
@@ -52,6 +53,7 @@ class Problem(NamedTuple):
         return classifier_run(
             lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
             functools.partial(MLP, self.widths),
+            Sample(len(self.loaded.train.labels)),
             self.batch,
             epochs=1,
         )
@@ -62,10 +64,10 @@ def problems(data_dir: Path | None) -> list[Problem]:
 
     def train_only(loaded):
         nothing = data.Split(loaded.test.images[:0], loaded.test.labels[:0])
-        return data.Data(loaded.train, nothing, nothing)
+        return data.Data(loaded.train, nothing)
 
-    digits = train_only(data.load("digits", 0.0))
-    fashion = train_only(data.load("fashion-mnist", 0.0, data_dir))
+    digits = train_only(data.load("digits"))
+    fashion = train_only(data.load("fashion-mnist", data_dir))
     return [
         Problem("Digits", digits, (64, 32, 10), 32, runs=256),
         Problem("Fashion-MNIST", fashion, (784, 256, 128, 10), 128, runs=16),

@@ -160,7 +160,7 @@ def train_all(
 
 def run(config: Settings, context: Context) -> Report:
     """Trains with every batch size."""
-    data = load("digits", 0.0, context.data_dir)
+    data = load("digits", context.data_dir)
     whole = config.examples
     if whole > len(data.train.labels) or any(whole % size for size in config.batch_sizes):
         raise settings.SettingsError(

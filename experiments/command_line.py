@@ -100,7 +100,8 @@ def _run(name: str, *arguments: str) -> None:
     console = Console(highlight=False)
     console.print(f"{name} on {facts['Device']}", markup=False)
     started = time.perf_counter()
-    result = module.run(config, Context(console, output, options.data_dir, options.fresh))
+    context = Context(console, output, options.data_dir, options.fresh, options.kept)
+    result = module.run(config, context)
     path = page.write(result, output, facts, module.__doc__ or "").resolve()
     with interrupts.keeping(lambda: f"the report is complete: {path}"):
         report.show(result, console)
@@ -145,6 +146,9 @@ def _parser(name: str, module: ModuleType) -> _Parser:
     )
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
     parser.add_argument("--fresh", action="store_true", help="do finished runs again")
+    parser.add_argument(
+        "--kept", type=Path, help="directory whose runs to report, as in docs/results; runs none"
+    )
     return parser
 
 

@@ -61,7 +61,7 @@ def run(config: Settings, context: Context) -> Report:
         weight_decay=config.weight_decay,
         seed=range(config.seeds),
     )
-    results = run_grid("grokking", addition, grid, pairs, context)
+    results = run_grid("grokking", addition, grid, lambda: pairs, context)
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
         for decay in config.weight_decay

@@ -31,6 +31,7 @@ from experiments.training.arms import L2, PER_STEP, TIMES_RATE, Arm
 from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
+from experiments.training.sample import sample
 
 Values = Annotated[tuple[settings.Positive, ...], settings.SOME]
 FEW = 5  # fewer good cells than this have no correlation
@@ -106,18 +107,32 @@ def run(config: Settings, context: Context) -> Report:
     """Trains with every pair."""
     axes = "learning_rates", "l2", "weight_decay", "decay_per_step"
     settings.check_ascending(**{key: getattr(config, key) for key in axes})
-    loaded = data.load(config.data, 0.0, context.data_dir)
-    reduced = data.reduced(loaded, config.images, config.noise)
-    steps = steps_per_epoch(len(reduced.train.labels), config.batch_size)
-    network = functools.partial(MLP, (reduced.train.images.shape[1], *config.hidden, 10))
-    training = classifier_run(arms.scheduled, network, config.batch_size, config.epochs, 1)
+    there = data.SIZES[config.data]
+    size = sample(there.images, images=config.images, noise=config.noise)
+    steps = steps_per_epoch(size.train, config.batch_size)
+    network = functools.partial(MLP, (there.pixels, *config.hidden, 10))
+    training = classifier_run(arms.scheduled, network, size, config.batch_size, config.epochs, 1)
     grid = sweep.product(
         arms.grid(config.arms),
         first_cycle=[config.epochs * steps],
         floor=[0.0],
         seed=range(config.seeds),
     )
-    results = run_grid("landscape", training, grid, reduced, context, ["train_loss"])
+    results = run_grid(
+        "landscape",
+        training,
+        grid,
+        lambda: data.load(config.data, context.data_dir),
+        context,
+        watch=["train_loss"],
+        identity={
+            "data": config.data,
+            "images": config.images,
+            "noise": config.noise,
+            "hidden": list(config.hidden),
+            "batch_size": config.batch_size,
+        },
+    )
     return _report(surfaces(arms.table(config.arms, results)), config, steps)
 
 

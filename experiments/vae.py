@@ -65,7 +65,7 @@ def run(config: Settings, context: Context) -> Report:
     """Trains with every combination of β₁, β₂ and α, with the correction and without."""
     axes = "b1", "b2", "learning_rates"
     settings.check_ascending(**{key: getattr(config, key) for key in axes})
-    images = grey(data.load(config.data, 0.0, context.data_dir).train.images)
+    images = grey(data.load(config.data, context.data_dir).train.images)
     steps_per_epoch(len(images), config.batch_size)  # refuses too large a batch
     if config.early > config.epochs:
         raise settings.SettingsError(f"early = {config.early} is after {config.epochs} epochs")
@@ -76,7 +76,7 @@ def run(config: Settings, context: Context) -> Report:
         sizes = config.hidden, config.latent, config.batch_size, config.epochs
         return autoencoder_run(OPTIMIZERS[row["optimizer"]], *sizes)
 
-    results = run_grid("vae", run_of, grid, images, context)
+    results = run_grid("vae", run_of, grid, lambda: images, context)
     history = np.stack([r.history("train_loss", config.epochs) for r in results])
     history = history.reshape(len(variants), len(config.learning_rates), config.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)

@@ -24,7 +24,7 @@ HIDDEN, LATENT, BATCH = 16, 4, 64
 
 @pytest.fixture(scope="module")
 def images():
-    return grey(data.load("digits", 0.0).train.images)[:512]
+    return grey(data.load("digits").train.images)[:512]
 
 
 def hyperparameters(learning_rate=1e-3, b1=0.9, b2=0.999):

@@ -22,6 +22,7 @@ from experiments.training.arms import ADAM, L2, PER_STEP, TIMES_RATE, Arm
 from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
+from experiments.training.sample import sample
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -59,14 +60,27 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
 
 def run(config: Settings, context: Context) -> Report:
     """Trains every arm with every seed and compares them."""
-    loaded = data.load(config.data, config.validation, context.data_dir)
-    steps = steps_per_epoch(len(loaded.train.labels), config.batch_size)
-    widths = (loaded.train.images.shape[1], *config.hidden, 10)
-    training = classifier_run(
-        arms.optimizer, functools.partial(MLP, widths), config.batch_size, config.epochs
-    )
+    there = data.SIZES[config.data]
+    size = sample(there.images, config.validation)
+    steps = steps_per_epoch(size.train, config.batch_size)
+    network = functools.partial(MLP, (there.pixels, *config.hidden, 10))
+    training = classifier_run(arms.optimizer, network, size, config.batch_size, config.epochs)
     grid = sweep.product(arms.grid(config.arms), seed=range(config.seeds))
     # The test loss decides what has diverged: there may be no validation images.
-    results = run_grid("comparison", training, grid, loaded, context, ["test_loss"])
+    results = run_grid(
+        "comparison",
+        training,
+        grid,
+        lambda: data.load(config.data, context.data_dir),
+        context,
+        watch=["test_loss"],
+        identity={
+            "data": config.data,
+            "validation": config.validation,
+            "hidden": list(config.hidden),
+            "batch_size": config.batch_size,
+            "epochs": config.epochs,
+        },
+    )
     title = f"Adam, Adam+L2 and AdamW on {config.data}"
     return summarize(title, arms.table(config.arms, results), steps, config.validation > 0)

@@ -54,75 +54,51 @@ class Split(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A data set; `validation` may be empty."""
+    """A data set. Each run draws its own validation images from the training images."""
 
     train: Split
-    validation: Split
     test: Split
 
 
-def load(name: str, validation: float, directory: Path | None = None) -> Data:
+class Size(NamedTuple):
+    """How large a data set is.
+
+    Attributes:
+      images: the number of training images.
+      pixels: the number of pixels of an image.
+    """
+
+    images: int
+    pixels: int
+
+
+# What can be known of each data set without its files.
+SIZES = {"digits": Size(1438, 64), "fashion-mnist": Size(60000, 784)}
+
+
+def load(name: str, directory: Path | None = None) -> Data:
     """Loads a data set onto the device.
 
     Args:
       name: "digits" (1,797 images 8×8, a fifth of them for the test) or "fashion-mnist"
         (60,000 + 10,000 images 28×28).
-      validation: fraction of the training images that are held out, in [0, 1).
       directory: the directory of the Fashion-MNIST files; see `fashion_mnist`.
 
     Raises:
-      DataError: a file is missing or damaged and cannot be downloaded, or `validation` leaves no
-        images.
+      DataError: a file is missing or damaged and cannot be downloaded.
     """
     if name == "digits":
         train_x, train_y, test_x, test_y = _digits()
     else:
         train_x, train_y, test_x, test_y = fashion_mnist(directory)
     mean, deviation = train_x.mean(dtype=np.float64), train_x.std(dtype=np.float64)
-    held_out = round(validation * len(train_x))
-    if (held_out == 0 and validation > 0) or held_out == len(train_x):
-        raise DataError(
-            f"validation = {validation} of {len(train_x)} training images leaves a split empty"
-        )
 
     def split(images, labels):
         flat = images.reshape(len(images), math.prod(images.shape[1:]))
         standardized = ((flat - mean) / deviation).astype(np.float32)
         return Split(jnp.asarray(standardized), jnp.asarray(labels, jnp.int32))
 
-    # Every run holds out the same images, so that runs do not differ in them.
-    order = np.random.default_rng(0).permutation(len(train_x))
-    held, kept = order[:held_out], np.sort(order[held_out:])
-    return Data(
-        split(train_x[kept], train_y[kept]),
-        split(train_x[held], train_y[held]),
-        split(test_x, test_y),
-    )
-
-
-def reduced(data: Data, images: int, noise: float) -> Data:
-    """Keeps some of the training images and gives some of those wrong labels.
-
-    Validation and test images stay as they are.
-
-    Args:
-      data: a data set.
-      images: how many training images are kept, the same ones in every call; 0 for all.
-      noise: fraction of them, in [0, 1], that get one of the other nine labels at random.
-
-    Raises:
-      DataError: `images` is more than the data set has.
-    """
-    there = len(data.train.labels)
-    if images > there:
-        raise DataError(f"images = {images} is more than the {there} training images")
-    draw = np.random.default_rng(1)
-    # A smaller selection is part of a larger one.
-    kept = np.sort(draw.permutation(there)[: images or there])
-    labels = np.array(data.train.labels)[kept]
-    wrong = draw.permutation(len(kept))[: round(noise * len(kept))]
-    labels[wrong] = (labels[wrong] + draw.integers(1, 10, len(wrong))) % 10
-    return data._replace(train=Split(data.train.images[kept], jnp.asarray(labels)))
+    return Data(split(train_x, train_y), split(test_x, test_y))
 
 
 def _digits():

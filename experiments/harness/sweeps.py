@@ -9,36 +9,46 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from adamw_jax import sweep
 from experiments.harness import interrupts
 from experiments.harness.context import Context
+from experiments.harness.settings import SettingsError
 
 
 def run_grid(
     name: str,
     run: sweep.Run | Callable[[sweep.Row], sweep.Run],
     grid: Sequence[sweep.Row],
-    data: Any,
+    data: Callable[[], Any],
     context: Context,
     watch: Sequence[str] | None = None,
     identity: Mapping[str, Any] | None = None,
+    static: Sequence[str] = (),
 ) -> list[sweep.Result]:
     """Does every run of a grid that is not kept in the output directory yet.
+
+    With `context.kept`, all runs are read from there, and none is done.
 
     Args:
       name: of the sweep, shown in the terminal; it names the directory, see `Context.cache`.
       run: as in `sweep.sweep`.
       grid: rows of settings.
-      data: a pytree of arrays that every run gets.
+      data: loads the pytree of arrays that every run gets; called only if a run is to be done.
       context: the output directory and the terminal.
       watch: as in `sweep.sweep`.
       identity: as in `sweep.sweep`.
+      static: as in `sweep.sweep`.
 
     Returns:
       A result for each row of the grid, in its order.
 
     Raises:
+      SettingsError: `context.kept` does not have these runs.
       StoreError: another process does the same sweep, or what is kept is damaged.
       OSError: the output cannot be written, naming the file.
     """
     cache = context.cache(name)
+    if context.kept is not None:
+        if found := sweep.kept(cache, grid, identity):
+            return found
+        raise SettingsError(f"--kept {context.kept}: these settings' runs are not all in {cache}")
     last = sweep.Progress(0, len(grid), 0.0, math.nan, "")
 
     def kept() -> str:
@@ -61,11 +71,12 @@ def run_grid(
         results = sweep.sweep(
             run,
             grid,
-            data,
+            data(),
             cache=cache,
             fresh=context.fresh,
             watch=watch,
             identity=identity,
+            static=static,
             progress=listen,
         )
     if last.kept == last.runs:

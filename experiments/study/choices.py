@@ -1,99 +1,62 @@
-"""How runs score, which decays are chosen on the validation images, and their test scores."""
+"""Which settings tuning chooses for every family, and how good the best is after some trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 
-from experiments.training.arms import ADAMW
+from experiments.study.candidates import CANDIDATE, Candidate
+from experiments.study.measures import ACCURACY, CALIBRATED, STOPPED
+from experiments.training.arms import Arm
 
-ACCURACY, LOSS = METRICS = ("accuracy", "loss")
-# What turns a measurement into a score, so that higher is better: percent, or the loss negated.
-SCALES: Mapping[str, float] = {ACCURACY: 100, LOSS: -1}
-FAMILY = ["trial", "family", "metric"]
-
-
-def last(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows of every run's last evaluation."""
-    return table.filter(pl.col("evaluation") == pl.col("evaluation").max().over("trial"))
+CHOSEN_BY = ACCURACY, CALIBRATED
 
 
-def scores(table: pl.DataFrame) -> pl.DataFrame:
-    """Scores every run by its last evaluation, in a row for "accuracy" and one for "loss".
+def ranked(scores: pl.DataFrame) -> pl.DataFrame:
+    """The candidates of every family by every measure that chooses, the best first.
+
+    The score is the mean over the seeds of the stopped runs' validation scores; among equals the
+    earlier trial is first.
+    """
+    stopped = scores.filter(pl.col("read") == STOPPED, pl.col("measure").is_in(CHOSEN_BY))
+    means = stopped.group_by(*CANDIDATE, "measure", maintain_order=True).agg(pl.mean("validation"))
+    return means.sort("validation", descending=True, maintain_order=True)
+
+
+def best(scores: pl.DataFrame, count: int) -> list[Candidate]:
+    """The best candidates of every family, as many by accuracy and as many by loss."""
+    rows = ranked(scores).group_by("family", "measure", maintain_order=True).head(count)
+    return of_rows(rows)
+
+
+def of_rows(table: pl.DataFrame) -> list[Candidate]:
+    """The candidates that a table's rows name, each once."""
+    return [
+        Candidate(Arm(family, decay, rate), epochs)
+        for family, decay, rate, epochs in table.select(CANDIDATE)
+        .unique(maintain_order=True)
+        .rows()
+    ]
+
+
+def best_so_far(values: Iterable[float]) -> np.ndarray:
+    """The expected best of n trials out of all that were made, for n = 1, 2, …
+
+    The expectation is over all subsets of n trials (Dodge et al., arXiv 1909.03004, without
+    replacement).
 
     Args:
-      table: the measurements of trials, as `Trial.table` returns them.
-
-    Returns:
-      The columns that describe a run, `metric`, and the scores `validation` and `test`, which are
-      NaN where the run diverged.
+      values: the score of every trial.
     """
-    ended = last(table)
-    described = ended.select(pl.exclude("^(train|validation|test)_.*$", "weight_norm"))
-    return pl.concat(
-        described.with_columns(
-            *(scale * ended[f"{split}_{metric}"].alias(split) for split in ("validation", "test")),
-            metric=pl.lit(metric),
-        )
-        for metric, scale in SCALES.items()
-    )
-
-
-def choose(scores: pl.DataFrame) -> pl.DataFrame:
-    """Chooses the decay with the best mean validation score, by trial, family and metric.
-
-    A decay with which a run diverged counts as the worst; among equals the first is chosen.
-
-    Returns:
-      The columns `trial`, `family`, `metric` and `decay`.
-    """
-    means = scores.group_by(*FAMILY, "decay", maintain_order=True).agg(pl.mean("validation"))
-    score = pl.col("validation").fill_nan(-float("inf"))
-    return means.group_by(*FAMILY, maintain_order=True).agg(pl.col("decay").get(score.arg_max()))
-
-
-def cross_fit(scores: pl.DataFrame) -> pl.DataFrame:
-    """Lets each half of the seeds choose the decays of the other.
-
-    The even seeds choose for the odd ones, and the odd for the even: a lucky run is lucky on both
-    validation and test images, and would flatter the decay that it helps to choose. A single seed
-    has no other half and chooses for itself.
-
-    Returns:
-      The rows of `scores` whose decay is the chosen one, ordered by seed.
-    """
-    halves = scores.with_columns(half=pl.col("seed") % 2)
-    chosen = []
-    for half in (0, 1):
-        others = halves.filter(pl.col("half") != half)
-        made = choose(others if len(others) else scores)
-        chosen.append(made.with_columns(half=pl.lit(half, halves["half"].dtype)))
-    keys = [*FAMILY, "decay", "half"]
-    kept = halves.join(pl.concat(chosen), on=keys, how="semi", maintain_order="left")
-    return kept.sort("seed", maintain_order=True)
-
-
-def rivals(scores: pl.DataFrame, talk: Sequence[float]) -> pl.DataFrame:
-    """Chooses AdamW's λ again, once without each value that the talk may have meant.
-
-    Args:
-      scores: as the function `scores` returns them.
-      talk: the values of λ that the talk may have meant.
-
-    Returns:
-      Rows as in `cross_fit`, with two more columns: `against`, the λ that was left out, and `base`,
-      its test score with the same seed.
-    """
-    found = []
-    for trial in scores.filter(pl.col("family") == ADAMW).partition_by(
-        "trial", maintain_order=True
-    ):
-        for decay in trial["decay"].unique(maintain_order=True):
-            if np.isclose(decay, talk).any():
-                base = trial.filter(pl.col("decay") == decay)
-                base = base.select("metric", "seed", against="decay", base="test")
-                ours = cross_fit(trial.filter(pl.col("decay") != decay))
-                found.append(ours.join(base, on=["metric", "seed"], maintain_order="left"))
-    # An empty table has the columns even if no λ is the talk's.
-    nothing = cross_fit(scores.clear()).with_columns(against=pl.lit(0.0), base=pl.lit(0.0))
-    return pl.concat([nothing, *found])
+    ascending = np.sort(np.asarray(list(values), float))
+    trials = len(ascending)
+    # The i-th smallest is the best of n with probability C(i−1, n−1) / C(trials, n).
+    expected = []
+    weights = np.ones(trials) / trials
+    for n in range(1, trials + 1):
+        expected.append(float(weights @ ascending))
+        i = np.arange(trials)
+        # From C(i, n−1)/C(trials, n) to C(i, n)/C(trials, n+1).
+        if n < trials:
+            weights = weights * (i - n + 1) / (trials - n) * (n + 1) / n
+    return np.array(expected)

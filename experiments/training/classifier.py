@@ -11,6 +11,7 @@ from flax import nnx
 
 from adamw_jax.sweep import Run
 from experiments.harness.data import Data, Split
+from experiments.training.calibration import temperature
 from experiments.training.loop import (
     Hyperparameters,
     Optimizer,
@@ -20,6 +21,7 @@ from experiments.training.loop import (
     initial_state,
     minibatches,
 )
+from experiments.training.sample import Sample, draw
 
 Array = jax.Array | np.ndarray
 
@@ -30,36 +32,45 @@ class Metrics(NamedTuple):
     Attributes:
       train_loss: mean cross-entropy of the last epoch's minibatches, each before its step.
       validation_loss: mean cross-entropy.
+      validation_calibrated_loss: the same, with the logits divided by `temperature`.
       validation_accuracy: fraction in [0, 1].
       test_loss: mean cross-entropy.
+      test_calibrated_loss: the same, with the logits divided by `temperature`.
       test_accuracy: fraction in [0, 1].
+      temperature: the one with the least loss on the validation images.
       weight_norm: ‖θ‖₂ over all parameters.
     """
 
     train_loss: Array
     validation_loss: Array
+    validation_calibrated_loss: Array
     validation_accuracy: Array
     test_loss: Array
+    test_calibrated_loss: Array
     test_accuracy: Array
+    temperature: Array
     weight_norm: Array
 
 
 def classifier_run(
     optimizer: Optimizer,
     network: Callable[..., nnx.Module],
+    size: Sample,
     batch_size: int,
     epochs: int,
     evaluations: int | None = None,
 ) -> Run:
     """The run that trains a classifier on minibatches, shuffled anew for every epoch.
 
-    Its data is a `Data`, its metrics are `Metrics`. An epoch is ⌊n / batch_size⌋ steps; the
-    images left over differ from epoch to epoch.
+    Its data is a `Data`, of which each run draws its own images; its metrics are `Metrics`. An
+    epoch is ⌊n / batch_size⌋ steps; the images left over differ from epoch to epoch. Validation
+    and test labels are right even where training labels are wrong.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters.
       network: makes the network from `rngs=`; it maps images to logits.
-      batch_size: images in a step, at most as many as the training split has.
+      size: how many images a run draws.
+      batch_size: images in a step, at most as many as there are to train on.
       epochs: passes over the training images.
       evaluations: how often the network is evaluated, a divisor of `epochs`; by default after
         every epoch. An advance is the epochs between two evaluations.
@@ -73,26 +84,28 @@ def classifier_run(
         raise ValueError(f"{evaluations} evaluations do not divide {epochs} epochs")
 
     def start(hyperparameters: Hyperparameters, key: jax.Array, data: Data) -> State:
-        del data
-        return initial_state(optimizer, network, hyperparameters, key)
+        key, draw_key = jax.random.split(key)
+        state = initial_state(optimizer, network, hyperparameters, key)
+        return state._replace(drawn=draw(size, draw_key, data.train.labels))
 
-    def epoch(state: State, train: Split) -> tuple[State, jax.Array]:
+    def epoch(state: State, images: jax.Array) -> tuple[State, jax.Array]:
         def loss(params, batch):
-            logits = nnx.merge(graph, params)(train.images[batch])
-            return cross_entropy(logits, train.labels[batch])
+            logits = nnx.merge(graph, params)(images[state.drawn.train[batch]])
+            return cross_entropy(logits, state.drawn.labels[batch])
 
         key, order_key = jax.random.split(state.key)
-        batches = minibatches(order_key, len(train.labels), batch_size)
+        batches = minibatches(order_key, size.train, batch_size)
         state, losses = descend(optimizer, loss, state._replace(key=key), batches)
         return state, losses.mean()
 
     def advance(state: State, data: Data) -> tuple[State, Metrics]:
         state, losses = jax.lax.scan(
-            lambda state, _: epoch(state, data.train), state, length=between
+            lambda state, _: epoch(state, data.train.images), state, length=between
         )
-        trained = nnx.merge(graph, state.params)
-        validation, test = (evaluate(trained, split) for split in (data.validation, data.test))
-        return state, Metrics(losses[-1], *validation, *test, optax.tree.norm(state.params))
+        validation = Split(*(x[state.drawn.validation] for x in data.train))
+        metrics = evaluate(nnx.merge(graph, state.params), validation, data.test)
+        norm = optax.tree.norm(state.params)
+        return state, Metrics(train_loss=losses[-1], weight_norm=norm, **metrics)
 
     return Run(start, advance, evaluations or epochs)
 
@@ -103,8 +116,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def evaluate(
-    network: Callable[[jax.Array], jax.Array], split: Split
-) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy, and the fraction of images that are classified correctly."""
-    logits = network(split.images)
-    return cross_entropy(logits, split.labels), (jnp.argmax(logits, -1) == split.labels).mean()
+    network: Callable[[jax.Array], jax.Array], validation: Split, test: Split
+) -> dict[str, jax.Array]:
+    """Fits the temperature on the validation images, and measures loss and accuracy on both.
+
+    Returns:
+      The metrics of `Metrics` that start with "validation" or "test", and the temperature.
+    """
+    logits = {"validation": network(validation.images), "test": network(test.images)}
+    fitted = temperature(logits["validation"], validation.labels)
+    metrics = {"temperature": fitted}
+    for (name, z), labels in zip(logits.items(), (validation.labels, test.labels), strict=True):
+        metrics[f"{name}_loss"] = cross_entropy(z, labels)
+        metrics[f"{name}_calibrated_loss"] = cross_entropy(z / fitted, labels)
+        metrics[f"{name}_accuracy"] = (jnp.argmax(z, -1) == labels).mean()
+    return metrics

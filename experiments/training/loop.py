@@ -28,12 +28,14 @@ class State(NamedTuple):
       key: the random key for the rest of the run.
       params: the network's parameters.
       opt_state: the optimizer's state.
+      drawn: what the run drew for itself before it began, if anything; it never changes.
     """
 
     hyperparameters: Hyperparameters
     key: jax.Array
     params: Any
     opt_state: optax.OptState
+    drawn: Any = None
 
 
 def initial_state(
