@@ -368,9 +368,10 @@ def test_a_whole_training_keeps_its_curves():
     "layout", [Layout(1, 1), Layout(2, 1), Layout(1, 2), Layout(2, 2)], ids=str
 )
 @pytest.mark.parametrize("state", [lambda: jnp.zeros((0, 2)), lambda: None], ids=["empty", "none"])
-def test_a_state_without_a_number_is_a_state(state, layout):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_state_without_a_number_is_a_state(state, layout, devices):
     run = Run(lambda h, key, d: (state(), h), lambda s, d: (s, s[1]["x"]), 2)
-    results = quiet(run, product(x=[1, 2, 3, 4]), layout=layout, devices=jax.devices()[:1])
+    results = quiet(run, product(x=[1, 2, 3, 4]), layout=layout, devices=jax.devices()[:devices])
     assert [result.final("metric") for result in results] == [1, 2, 3, 4]
 
 

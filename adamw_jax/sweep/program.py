@@ -96,15 +96,20 @@ class Machine(NamedTuple):
         """The kind of the devices, such as "cpu"."""
         return self.mesh.devices.flat[0].device_kind
 
+    @property
+    def over_devices(self) -> NamedSharding:
+        """How arrays [width, …] are distributed."""
+        return NamedSharding(self.mesh, PartitionSpec("runs"))
+
     def place(self, tree: Any) -> Any:
         """Distributes arrays [width, …] over the devices."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("runs")))
+        return jax.device_put(tree, self.over_devices)
 
     def structs(self, one: Any, width: int) -> Any:
         """The types of arrays [width, …] as `place` returns them, from the types of one run."""
-        sharding = NamedSharding(self.mesh, PartitionSpec("runs"))
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype, sharding=sharding), one
+            lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype, sharding=self.over_devices),
+            one,
         )
 
     def over_runs(self, function: Callable[[Any, Any], Any], layout: Layout) -> Any:
@@ -163,8 +168,13 @@ def compile_variant(variant: Variant, machine: Machine, layout: Layout) -> Progr
         numbers, seed = settings
         return run.start(numbers, jax.random.key(seed), data)
 
+    # Without out_shardings, a leaf without elements would not come back as `place` distributes it.
     started, advanced = (
-        jax.jit(machine.over_runs(function, layout), donate_argnums=donated)
+        jax.jit(
+            machine.over_runs(function, layout),
+            donate_argnums=donated,
+            out_shardings=machine.over_devices,
+        )
         .lower(machine.structs(argument, width), machine.data)
         .compile()
         for function, argument, donated in ((start, settings, ()), (run.advance, variant.state, 0))
