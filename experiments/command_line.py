@@ -104,9 +104,12 @@ def _run(name: str, *arguments: str) -> None:
     result = module.run(config, context)
     path = page.write(result, output, facts, module.__doc__ or "").resolve()
     with interrupts.keeping(lambda: f"the report is complete: {path}"):
+        if context.reused:
+            console.print("Kept runs are used again (--fresh repeats them).")
         report.show(result, console)
         seconds = f"{time.perf_counter() - started:.0f}"
-        console.print(f"\n{seconds} s. Report: {path}", markup=False, soft_wrap=True)
+        closing = f"\n{seconds} s. The page, with all plots and tables: {path}"
+        console.print(closing, markup=False, soft_wrap=True)
 
 
 def _read(

@@ -40,21 +40,16 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
         write_whole(output / f"{name}.csv", _csv(rows).encode())
     tables = "\n\n".join(map(markdown, report.tables))
     write_whole(output / "tables.md", (tables + "\n").encode())
-    images = []
-    for name, _, figure, caption in report.figures:
-        vector = _rendered(figure, "svg")
-        write_whole(output / f"{name}.svg", vector)
-        write_whole(output / f"{name}.png", _rendered(figure, "png"))
-        source = f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
-        images.append({"source": source, "caption": caption})
-    asked, *paragraphs = question.strip().split("\n\n")
+    small = [card.figure for card in report.cards if card.figure]
+    sources = {f.name: _written(f.figure, output / f.name) for f in (*report.figures, *small)}
+    asked, *method = question.strip().split("\n\n")
     page = PAGE.get_template("report.html.j2").render(
         title=report.title or asked,
-        paragraphs=[asked, *paragraphs] if report.title else paragraphs,
+        question=asked if report.title else "",
+        method=method,
         report=report,
-        images=images,
+        sources=sources,
         facts=facts,
-        data=[f"{name}.csv" for name in report.data],
     )
     path = output / "report.html"
     write_whole(path, page.encode(errors="replace"))  # a path may hold bytes that are not UTF-8
@@ -83,6 +78,14 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _written(figure: Figure, path: Path) -> str:
+    """Writes a plot as SVG and as PNG, and returns it as a URL that holds the SVG."""
+    vector = _rendered(figure, "svg")
+    write_whole(path.with_name(f"{path.name}.svg"), vector)
+    write_whole(path.with_name(f"{path.name}.png"), _rendered(figure, "png"))
+    return f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:

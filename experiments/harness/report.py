@@ -1,19 +1,17 @@
-"""What an experiment returns, and how it looks in a terminal and in Markdown."""
+"""What an experiment returns, and how it is told in a terminal and in Markdown."""
 
 import html
 import os
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import rich.box
-import rich.table
 from matplotlib.figure import Figure as MatplotlibFigure
 from rich.console import Console
-from rich.markup import escape
 
 
 class Table(NamedTuple):
@@ -110,29 +108,24 @@ def _processor() -> str:
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints the tables, then the findings."""
-    for table in report.tables:
-        shown = rich.table.Table(
-            title=escape(table.title),
-            title_justify="left",
-            title_style="bold",
-            box=rich.box.SIMPLE_HEAD,
-            padding=0,
-        )
-        for i, column in enumerate(table.columns):
-            widest = max([*column.split(), *(row[i] for row in table.rows)], key=len, default="")
-            # A line that is too long is better than a number that is cut off.
-            shown.add_column(
-                escape(column), justify="right" if i else "left", min_width=len(widest)
-            )
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        console.print(shown, crop=False)
-        if table.note:
-            console.print(table.note, style="dim", markup=False, highlight=False)
+    """Prints the findings, and each card in a line or two; the tables are on the page."""
     console.print()
     for finding in report.findings:
-        console.print(f"• {finding}", markup=False, highlight=False)
+        _print(finding, console)
+    if report.cards:
+        console.print()
+    for card in report.cards:
+        number = card.number.replace(", ", ",\N{NO-BREAK SPACE}")  # an interval stays in one line
+        _print(f"{card.claim}: {card.verdict}, {number}", console)
+
+
+def _print(text: str, console: Console) -> None:
+    """Prints a paragraph, indented from its second line on."""
+    lines = textwrap.fill(
+        text, console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    shown = lines.replace("\N{NO-BREAK SPACE}", " ")  # which not every terminal has
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def markdown(table: Table) -> str:

@@ -1,6 +1,7 @@
-"""The sweeps of the experiments: kept in the output directory, shown in the terminal."""
+"""The sweeps of the experiments: kept in the output directory, shown while they run."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from adamw_jax import sweep
 from experiments.harness import interrupts
 from experiments.harness.context import Context
 from experiments.harness.settings import SettingsError
+
+LONG = 60  # seconds; a log, which has no progress bar, gets a line for a sweep that took longer
 
 
 def run_grid(
@@ -27,11 +30,11 @@ def run_grid(
     With `context.kept`, all runs are read from there, and none is done.
 
     Args:
-      name: of the sweep, shown in the terminal; it names the directory, see `Context.cache`.
+      name: of the sweep, shown beside its progress; it names the directory, see `Context.cache`.
       run: as in `sweep.sweep`.
       grid: rows of settings.
       data: loads the pytree of arrays that every run gets; called only if a run is to be done.
-      context: the output directory and the terminal.
+      context: the output directory and the terminal; told if all runs were kept.
       watch: as in `sweep.sweep`.
       identity: as in `sweep.sweep`.
       static: as in `sweep.sweep`.
@@ -49,6 +52,7 @@ def run_grid(
         if found := sweep.kept(cache, grid, identity):
             return found
         raise SettingsError(f"--kept {context.kept}: these settings' runs are not all in {cache}")
+    started = time.perf_counter()
     last = sweep.Progress(0, len(grid), 0.0, math.nan, "")
 
     def kept() -> str:
@@ -59,7 +63,9 @@ def run_grid(
 
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     left = TextColumn("{task.fields[left]}")
-    with interrupts.keeping(kept), Progress(*columns, left, console=context.console) as bar:
+    console, log = context.console, not context.console.is_terminal
+    shown = Progress(*columns, left, console=console, transient=True, disable=log)
+    with interrupts.keeping(kept), shown as bar:
         task = bar.add_task(name, total=1.0, left="")
 
         def listen(progress: sweep.Progress) -> None:
@@ -80,6 +86,7 @@ def run_grid(
             progress=listen,
         )
     if last.kept == last.runs:
-        note = f"{name}: taken from {cache} (--fresh does it again)"
-        context.console.print(note, markup=False, soft_wrap=True)
+        context.reused = True
+    elif log and (taken := time.perf_counter() - started) > LONG:
+        console.print(f"{name}: {last.runs} runs in {taken:.0f} s", markup=False, soft_wrap=True)
     return results
