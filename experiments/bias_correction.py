@@ -122,15 +122,6 @@ def run(config: Settings, context: Context) -> Report:
 
 
 def _findings(series: dict[str, Series], truth: Truth, theory: Theory) -> Iterator[str]:
-    for x, moment in (("m", "E[g]"), ("v", "E[g²]")):
-        share, last = series[x].mean / truth[x], len(theory[x])
-        hat = series[f"{x}_hat"]
-        off, error = np.abs(hat.mean / truth[x] - 1).max(), (hat.error / truth[x]).max()
-        yield (
-            f"{x} is {share[0]:#.3g} of {moment} at step 1 and {share[-1]:#.3g} at step {last}, "
-            f"where 1 − βᵗ is {theory[x][0]:#.3g} and {theory[x][-1]:#.3g}. Corrected, it is off "
-            f"by at most {off:.2%}, with a standard error of up to {error:.2%}."
-        )
     lengths = series["uncorrected"].mean, series["corrected"].mean
     ratio = lengths[0] / lengths[1]
     yield (
@@ -143,6 +134,15 @@ def _findings(series: dict[str, Series], truth: Truth, theory: Theory) -> Iterat
         f"{ratio[-1]:.2f} at step {len(ratio)}; all the steps together are "
         f"{lengths[0].sum() / lengths[1].sum():.2f} times as long."
     )
+    for x, moment in (("m", "E[g]"), ("v", "E[g²]")):
+        share, last = series[x].mean / truth[x], len(theory[x])
+        hat = series[f"{x}_hat"]
+        off, error = np.abs(hat.mean / truth[x] - 1).max(), (hat.error / truth[x]).max()
+        yield (
+            f"{x} is {share[0]:#.3g} of {moment} at step 1 and {share[-1]:#.3g} at step {last}, "
+            f"where 1 − βᵗ is {theory[x][0]:#.3g} and {theory[x][-1]:#.3g}. Corrected, it is off "
+            f"by at most {off:.2%}, with a standard error of up to {error:.2%}."
+        )
 
 
 def _tables(

@@ -158,13 +158,19 @@ def _table(ways: Measured, rates: Measured, config: Settings) -> Table:
 def _findings(ways: Measured, rates: Measured, sweep: Measured, config: Settings) -> Iterator[str]:
     nominal = config.learning_rate * config.weight_decay
     first, second = config.scales
+    more = {name: a / b for name, (a, b) in rates.items()}
+    yield (
+        f"Where its gradients are {second / first:g} times smaller, a parameter loses "
+        f"{more[L2]:#.3g} times as much to Adam+L2's decay and {more[ADAMW]:#.3g} times as much "
+        "to AdamW's."
+    )
     for name in (ADAMW, L2):
         a, b = rates[name]
         left_a, left_b = ways[name][:, -1]
         yield (
             f"{name} takes {a:#.3g} of a parameter per step where σ = {first:g} and {b:#.3g} where "
-            f"σ = {second:g}, {a / b:#.3g} to 1, with αλ = {nominal:#.3g}; after {config.steps:,} "
-            f"steps {left_a:.1%} and {left_b:.1%} are left."
+            f"σ = {second:g}, with αλ = {nominal:#.3g}; after {config.steps:,} steps {left_a:.1%} "
+            f"and {left_b:.1%} are left."
         )
     scales = np.array(config.sweep_scales)
     off = {

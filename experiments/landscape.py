@@ -168,10 +168,10 @@ def _report(surfaces: list[Surface], config: Settings, steps: int) -> Report:
         )
     listed = ", ".join(f"{s.family} {_correlation(s, config.good)}" for s in surfaces)
     findings = [
-        f"Correlation of log α and log λ over the good cells (0 is separable): {listed}.",
         "Tuning α first, at the least decay, and the decay after it loses "
         + ", ".join(f"{s.lost():.2f} points with {s.family}" for s in surfaces)
         + ".",
+        f"Correlation of log α and log λ over the good cells (0 is separable): {listed}.",
     ]
     columns = ["", "least error, %", "at α", "and λ", "good cells", "correlation", "points lost"]
     note = (

@@ -166,21 +166,21 @@ def _settling(time: float) -> str:
 
 
 def _parabola_findings(drawn: Ways, times: dict[Way, float]) -> Iterator[str]:
-    for (name, rate), path in drawn.items():
-        turn = f"runs {-path.min():.2g} past the minimum, turns at step {_turn(path)}"
-        yield (
-            f"On the parabola at learning rate {rate:g}, {name} "
-            f"{turn if path.min() < 0 else 'never passes the minimum'} and "
-            f"{_settling(times[name, rate])}."
-        )
     rates, sooner = _rates(times)
     best = {n: min(times[n, rate] for rate in rates) for n in (GD, MOMENTUM)}
     yield (
-        f"Momentum settles before gradient descent at {len(sooner)} of {len(rates)} learning rates"
+        f"On the parabola momentum settles before gradient descent at {len(sooner)} of "
+        f"{len(rates)} learning rates"
         + (f", the largest of them {max(sooner):g}" if sooner else "")
         + f". Each at its best rate, gradient descent takes {best[GD]:g} steps and momentum "
         f"{best[MOMENTUM]:g}."
     )
+    (name, rate), path = min(drawn.items(), key=lambda way: way[1].min())
+    if path.min() < 0:
+        yield (
+            f"At learning rate {rate:g}, {name} runs {-path.min():.2g} past the minimum and turns "
+            f"at step {_turn(path)}."
+        )
 
 
 def _rates(times: dict[Way, float]) -> tuple[list[float], list[float]]:
@@ -190,19 +190,18 @@ def _rates(times: dict[Way, float]) -> tuple[list[float], list[float]]:
 
 
 def _paraboloid_findings(ways: Ways, config: Settings) -> Iterator[str]:
-    for (name, _), path in ways.items():
-        x, y = path[config.compared_at]
-        yield (
-            f"On the paraboloid, {config.compared_at} steps of {name} bring x from "
-            f"{config.start:g} to {x:.2g} and y to {y:.2g}; it "
-            f"{_settling(settled(path, config.tolerance))}."
-        )
     apart = _apart(ways)
-    yield f"Adam's x and y are never more than {apart:.1g} apart: " + (
+    yield f"On the paraboloid Adam's x and y are never more than {apart:.1g} apart: " + (
         "√v̂ cancels the curvatures, and it moves on a straight line, past the minimum and back."
         if apart <= config.tolerance
         else "the curvatures show in its way."
     )
+    reached = (
+        f"{x:.2g} and {y:.2g} with {name}, which {_settling(settled(path, config.tolerance))}"
+        for (name, _), path in ways.items()
+        for x, y in [path[config.compared_at]]
+    )
+    yield f"After {config.compared_at} steps x and y are {'; '.join(reached)}."
 
 
 def _apart(ways: Ways) -> float:
@@ -260,7 +259,9 @@ def _paraboloid_figure(ways: Ways, config: Settings) -> Figure:
     progress.legend()
     return Figure(
         "paraboloid",
-        f"Under Adam x and y stay within {_apart(ways):.1g} of each other",
+        "Adam goes straight to the minimum, x and y together"
+        if _apart(ways) <= config.tolerance
+        else "Adam's x and y part on the way to the minimum",
         figure,
         "Down the paraboloid, on its contours and coordinate by coordinate. Where the dashed line "
         "lies on the broad one, x and y advance together.",

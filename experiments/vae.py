@@ -96,9 +96,9 @@ def _report(losses: list[Losses], config: Settings) -> Report:
         f"in {count} of {cells} settings {NAMES[name]}" for name, count in _failed(losses).items()
     ]
     findings = [
+        f"Training fails {' and '.join(failed)}: it ends at more than {FAR} times the least loss, "
+        "or diverges.",
         *(_finding(loss, cells, config.tolerance) for loss in losses),
-        f"Training ends at more than {FAR} times the least loss, or at none, "
-        f"{' and '.join(failed)}.",
     ]
     rows = [
         {

@@ -33,8 +33,8 @@ def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: 
     compared = compare(last)
     seeds, epochs = last["seed"].n_unique(), last["evaluation"][0]
     findings = [
-        _level(means),
         *_distinguished([c for c in compared if c.label in set(finite["label"])], seeds),
+        _level(means),
         *_diverged(means),
         *_choice(best),
     ]
