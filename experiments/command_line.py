@@ -97,8 +97,12 @@ def _run(name: str, *arguments: str) -> None:
         **report.facts("python -m experiments " + shlex.join([name, *arguments])),
         "Settings": ", ".join(f"{k} = {v}" for k, v in msgspec.structs.asdict(config).items()),
     }
+    where = f"on {facts['Device']}"
+    if options.kept:
+        where = f"from the runs kept in {options.kept}"
+        facts["Runs"] = f"kept in {options.kept}; the device above only drew this page"
     console = Console(highlight=False)
-    console.print(f"{name} on {facts['Device']}", markup=False)
+    console.print(f"{name} {where}", markup=False, soft_wrap=True)
     started = time.perf_counter()
     context = Context(console, output, options.data_dir, options.fresh, options.kept)
     result = module.run(config, context)

@@ -93,6 +93,15 @@ def test_finished_runs_are_reused_unless_fresh(whole, capsys):
     assert tables(whole).keys() == {path} and tables(whole)[path] > before[path]
 
 
+def test_a_report_of_kept_runs_says_whose_numbers_they_are(whole, tmp_path, capsys):
+    before = tables(whole)
+    assert cli.main([*SMALL, "--kept", str(whole), "--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"comparison from the runs kept in {whole}")
+    assert f"kept in {whole}; the device above only drew" in (tmp_path / "report.html").read_text()
+    assert rows(tmp_path) == rows(whole)
+    assert tables(whole) == before and not tables(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_stopped_sweep_goes_on_where_it_was(tmp_path):
