@@ -88,8 +88,9 @@ def test_the_page_tells_the_answer_first_and_folds_how_it_was_found(tmp_path):
     assert [a for a in read.attributes("p") if a.get("class") == "lead"] == [{"class": "lead"}]
 
 
-def test_what_a_report_does_not_have_leaves_no_heading(tmp_path):
-    small = Report("", ["Yes."], [], [], {})
+@pytest.mark.parametrize("title", ["", "Does it help?"])
+def test_what_a_report_does_not_have_leaves_no_heading(title, tmp_path):
+    small = Report(title, ["Yes."], [], [], {})
     path = page.write(small, tmp_path, {"Device": "a cpu"}, "Does it help?")
     read = Reader(path.read_text())
     assert read.texts == ["Does it help?", "Does it help?", "Yes.",

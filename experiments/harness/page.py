@@ -45,7 +45,7 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
     asked, *method = question.strip().split("\n\n")
     page = PAGE.get_template("report.html.j2").render(
         title=report.title or asked,
-        question=asked if report.title else "",
+        question="" if report.title in asked else asked,  # which is not said twice
         method=method,
         report=report,
         sources=sources,
