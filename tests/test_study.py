@@ -9,35 +9,56 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from adamw_jax.sweep.files import locked
 from experiments import command_line as cli
-from experiments.study.verdicts import DECAY, OVER_ADAM, SCHEDULE
 
 CONFIG = """
 data = "digits"
-evaluations = 1
-seeds = 2
-first = {first}
+every = 1
+trials = 4
+promoted = 1
+tuning_seeds = 2
 
-[[conditions]]
+[[tasks]]
+name = "all"
 images = 100
-schedules = ["constant", "cosine"]
-epochs = 1
-l2 = []
-weight_decay = [0.01, 1.0]
+hidden = [8]
+schedule = "constant"
+epochs = [2]
+l2 = [1e-4, 1e-2]
+weight_decay = [0.1, 10.0]
+seeds = 3
+talk_seeds = 2
+primary = true
 
-[[conditions]]
+[[tasks]]
+name = "all"
+images = 100
+hidden = [8]
+schedule = "cosine"
+epochs = [1, 2]
+l2 = [1e-4, 1e-2]
+weight_decay = [0.1, 10.0]
+seeds = 3
+primary = true
+
+[[tasks]]
+name = "wrong labels"
 images = 100
 noise = 0.3
-schedules = ["constant"]
-epochs = 1
-l2 = []
-weight_decay = [1.0]
+hidden = [8]
+schedule = "constant"
+epochs = [2]
+l2 = [1e-4, 1e-2]
+weight_decay = [0.1, 10.0]
+seeds = 2
+less = "all"
 """
 
 
-def study(folder, first):
-    (folder / "small.toml").write_text(CONFIG.format(first=first))
-    config, output = str(folder / "small.toml"), str(folder / "output")
-    return ["study", "--config", config, "--output", output, "--hidden", "8"]
+def study(folder):
+    config = folder / "small.toml"
+    if not config.exists():
+        config.write_text(CONFIG)
+    return ["study", "--config", str(config), "--output", str(folder / "output")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,44 +84,47 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    assert cli.main(study(folder, first=2)) == 0
+    assert cli.main(study(folder)) == 0
     return folder
 
 
-def test_the_report_has_a_verdict_for_every_claim_and_what_is_not_yet_run(folder):
+def test_the_report_answers_and_has_a_card_for_every_guess(folder):
     page = (folder / "output/report.html").read_text()
-    for claim in (OVER_ADAM, DECAY, SCHEDULE):
-        assert re.search(re.escape(claim).replace("'", "(&#39;|')"), page)
-    assert "Not yet run: 100 images, 30 % wrong, constant." in page
-    assert "validation loss ends above its lowest" in page
+    for said in ("Tuned with equal effort", "(1) The data", "(2) λ was too", "(3) A schedule"):
+        assert said in page
     tables = (folder / "output/tables.md").read_text()
-    assert "supported" in tables or "refuted" in tables or "undecided" in tables
+    assert tables.count("AdamW − Adam, accuracy, all") == 2
+    assert "AdamW − Adam+L2, accuracy, all, cosine" in tables
+    assert "AdamW at the talk's α = 0.001: all, constant rate" in tables
+    rows = (folder / "output/results.csv").read_text().splitlines()
+    # Tasks and seeds, three arms, three measures, stopped and at the end.
+    assert len(rows) == 1 + (3 + 3 + 2) * 3 * 3 * 2
 
 
-def test_trials_are_added_to_those_that_are_there(folder, capsys):
-    assert cli.main(study(folder, first=3)) == 0
-    assert capsys.readouterr().out.count("Kept runs are used again") == 1
-    page = (folder / "output/report.html").read_text()
-    assert "Not yet run" not in page and "(1) AdamW" in page
-    assert cli.main(study(folder, first=0)) == 0
-    assert "Not yet run" not in (folder / "output/report.html").read_text()
-    assert cli.main([*study(folder, first=0), "--hidden", "3"]) == 2  # not these runs
-    assert "no trial is done" in capsys.readouterr().err
+def test_kept_runs_make_the_same_report_without_data_or_training(folder, monkeypatch):
+    monkeypatch.setattr("experiments.harness.data.load", None)
+    again = folder / "again"
+    arguments = study(folder)[:-1] + [str(again), "--kept", str(folder / "output")]
+    assert cli.main(arguments) == 0
+    for name in ("tables.md", "results.csv"):
+        assert (again / name).read_bytes() == (folder / "output" / name).read_bytes()
+    assert not (again / "sweeps").exists()
+
+
+def test_kept_runs_of_other_settings_are_not_taken(folder, capsys):
+    kept = ["--kept", str(folder / "output"), "--batch-size", "16"]
+    assert cli.main([*study(folder), *kept]) == 2
+    assert "these settings" in capsys.readouterr().err
 
 
 def test_another_process_on_the_same_output_is_an_error_in_words(folder, capsys):
-    sweep_of_a_trial = next((folder / "output/sweeps").glob("*/*"))
-    with locked(sweep_of_a_trial / ".lock-0"):
-        before = {path: path.read_bytes() for path in sweep_of_a_trial.iterdir()}
+    sweep_of_a_stage = next((folder / "output/sweeps").glob("*-tuning/*"))
+    with locked(sweep_of_a_stage / ".lock-0"):
+        before = {path: path.read_bytes() for path in sweep_of_a_stage.iterdir()}
         for options in [], ["--fresh"]:
-            assert cli.main([*study(folder, first=3), *options]) == 2
+            assert cli.main([*study(folder), *options]) == 2
             assert "error: another process is writing into" in capsys.readouterr().err
-        assert {path: path.read_bytes() for path in sweep_of_a_trial.iterdir()} == before
-
-
-def test_without_any_trial_there_is_no_report(tmp_path, capsys):
-    assert cli.main(study(tmp_path, first=0)) == 2
-    assert "no trial is done, and first = 0 runs none" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in sweep_of_a_stage.iterdir()} == before
 
 
 SMALL_RUNS = {
@@ -131,7 +155,7 @@ def test_the_sweeping_experiments_run(name, tmp_path):
     ("name", "options", "message"),
     [
         ("study", ["--batch-size", "5000"], "batch_size = 5000 is more than the 1078 training"),
-        ("study", ["--evaluations", "7"], "evaluations = 7 does not divide 100 epochs"),
+        ("study", ["--every", "7"], "every = 7 does not divide 100 epochs"),
         ("landscape", ["--data", "digits"], "images = 5000 is more than the 1438 training images"),
         ("vae", ["--early", "200"], "early = 200 is after 100 epochs"),
         (

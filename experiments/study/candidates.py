@@ -7,11 +7,10 @@ import polars as pl
 from scipy.stats import qmc
 
 from adamw_jax import sweep
-from experiments.study.tasks import Bench
+from experiments.study.tasks import CONSTANT, Bench
 from experiments.training import arms
 from experiments.training.arms import ADAM, ADAMW, L2, Arm
 
-FAMILIES = ADAM, L2, ADAMW
 # The columns that tell a candidate from the others.
 CANDIDATE = ["family", "decay", "learning_rate", "epochs"]
 
@@ -28,7 +27,7 @@ class Candidate(NamedTuple):
     epochs: int
 
 
-def candidates(bench: Bench, rates: Sequence[float], trials: int) -> list[Candidate]:
+def trials(bench: Bench, rates: Sequence[float], count: int) -> list[Candidate]:
     """The trials of all families.
 
     A Halton sequence gives learning rates, decays and lengths. All families have the same
@@ -38,40 +37,33 @@ def candidates(bench: Bench, rates: Sequence[float], trials: int) -> list[Candid
     Args:
       bench: the task.
       rates: the range of the learning rate.
-      trials: how many trials each family has.
+      count: how many trials each family has.
     """
-    made = []
-    decays = {ADAM: None, L2: bench.task.l2, ADAMW: bench.task.weight_decay}
-    points = qmc.Halton(3, rng=0).random(trials)
-    for family, limits in decays.items():
-        for i, (first, second, third) in enumerate(points):
-            decay = _between(limits, second) if limits and i >= trials // 4 else 0.0
-            epochs = bench.task.epochs[int(third * len(bench.task.epochs))]
-            made.append(Candidate(Arm(family, decay, _between(rates, first)), epochs))
-    return list(dict.fromkeys(made))
+    points = qmc.Halton(3, rng=0).random(count)
+    tried = []
+    for family, limits in (ADAM, None), (L2, bench.task.l2), (ADAMW, bench.task.weight_decay):
+        for i, (of_rate, of_decay, of_length) in enumerate(points):
+            decay = between(limits, of_decay) if limits and i >= count // 4 else 0.0
+            epochs = bench.task.epochs[int(of_length * len(bench.task.epochs))]
+            tried.append(Candidate(Arm(family, decay, between(rates, of_rate)), epochs))
+    return list(dict.fromkeys(tried))
 
 
-def _between(limits: Sequence[float], share: float) -> float:
-    """The value at a share of a logarithmic range, to two digits."""
+def between(limits: Sequence[float], share: float) -> float:
+    """The value at a share, in [0, 1], of a logarithmic range, to two digits."""
     low, high = limits
     return float(f"{low * (high / low) ** share:.2g}")
 
 
 def grid(bench: Bench, chosen: Iterable[Candidate], seeds: Iterable[int]) -> sweep.Grid:
     """A row for each candidate and seed; candidates that train alike share theirs."""
-    seeds = list(seeds)
-    return sweep.concatenated(
-        *(
-            sweep.product(
-                arms.grid([arm]),
-                epochs=[epochs],
-                first_cycle=[epochs * bench.steps],
-                floor=[1.0 if bench.task.schedule == "constant" else 0.0],
-                seed=seeds,
-            )
-            for arm, epochs in chosen
-        )
-    )
+    floor = 1.0 if bench.task.schedule == CONSTANT else 0.0
+    rows = [
+        row | {"epochs": epochs, "first_cycle": epochs * bench.steps, "floor": floor}
+        for arm, epochs in chosen
+        for row in arms.grid([arm])
+    ]
+    return sweep.product(sweep.concatenated(rows), seed=seeds)
 
 
 def table(chosen: Sequence[Candidate], results: Sequence[sweep.Result]) -> pl.DataFrame:

@@ -4,59 +4,69 @@ from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
+from scipy.special import comb
 
 from experiments.study.candidates import CANDIDATE, Candidate
-from experiments.study.measures import ACCURACY, CALIBRATED, STOPPED
+from experiments.study.measures import ACCURACY, CALIBRATED, LOSS, STOPPED
 from experiments.training.arms import Arm
 
-CHOSEN_BY = ACCURACY, CALIBRATED
+# The measure that chooses the settings for each measure.
+CHOSEN_BY = {ACCURACY: ACCURACY, CALIBRATED: CALIBRATED, LOSS: CALIBRATED}
 
 
-def ranked(scores: pl.DataFrame) -> pl.DataFrame:
-    """The candidates of every family by every measure that chooses, the best first.
+def best(scores: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The best candidates of every family, by each measure.
 
-    The score is the mean over the seeds of the stopped runs' validation scores; among equals the
-    earlier trial is first.
+    A candidate's score is the mean over the seeds of the validation score of its stopped runs;
+    among equals the earlier trial is better.
+
+    Args:
+      scores: as the function `scores` returns them.
+      count: how many candidates of a family each measure chooses.
+
+    Returns:
+      The columns of `CANDIDATE`, `measure` and `validation`, the best first.
     """
-    stopped = scores.filter(pl.col("read") == STOPPED, pl.col("measure").is_in(CHOSEN_BY))
+    stopped = scores.filter(
+        pl.col("read") == STOPPED, pl.col("measure").is_in(set(CHOSEN_BY.values()))
+    )
     means = stopped.group_by(*CANDIDATE, "measure", maintain_order=True).agg(pl.mean("validation"))
-    return means.sort("validation", descending=True, maintain_order=True)
+    ranked = means.sort("validation", descending=True, maintain_order=True)
+    return ranked.group_by("family", "measure", maintain_order=True).head(count)
 
 
-def best(scores: pl.DataFrame, count: int) -> list[Candidate]:
-    """The best candidates of every family, as many by accuracy and as many by loss."""
-    rows = ranked(scores).group_by("family", "measure", maintain_order=True).head(count)
-    return of_rows(rows)
+def of(table: pl.DataFrame) -> list[Candidate]:
+    """The candidates that the rows of a table name, each once."""
+    rows = table.select(CANDIDATE).unique(maintain_order=True).rows()
+    return [Candidate(Arm(family, decay, rate), epochs) for family, decay, rate, epochs in rows]
 
 
-def of_rows(table: pl.DataFrame) -> list[Candidate]:
-    """The candidates that a table's rows name, each once."""
-    return [
-        Candidate(Arm(family, decay, rate), epochs)
-        for family, decay, rate, epochs in table.select(CANDIDATE)
-        .unique(maintain_order=True)
-        .rows()
-    ]
+def settled(scores: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
+    """The scores of what was chosen: by accuracy for accuracy, by calibrated loss for losses."""
+    by = pl.col("measure").replace_strict(CHOSEN_BY)
+    asked = chosen.select(*CANDIDATE, by=pl.col("measure"))
+    on = [*CANDIDATE, "by"]
+    return scores.with_columns(by=by).join(asked, on=on, how="semi", maintain_order="left")
 
 
 def best_so_far(values: Iterable[float]) -> np.ndarray:
-    """The expected best of n trials out of all that were made, for n = 1, 2, …
+    """The expected best of n trials out of all that were made, for n = 1, 2, and so on.
 
-    The expectation is over all subsets of n trials (Dodge et al., arXiv 1909.03004, without
-    replacement).
+    The expectation is over all choices of n trials (as in Dodge et al., arXiv 1909.03004, but
+    without replacement).
 
     Args:
-      values: the score of every trial.
+      values: the score of every trial, float[trials]; −∞ for one that diverged.
+
+    Returns:
+      float[trials].
     """
-    ascending = np.sort(np.asarray(list(values), float))
+    ascending = np.sort(np.fromiter(values, float))
     trials = len(ascending)
-    # The i-th smallest is the best of n with probability C(i−1, n−1) / C(trials, n).
-    expected = []
-    weights = np.ones(trials) / trials
-    for n in range(1, trials + 1):
-        expected.append(float(weights @ ascending))
-        i = np.arange(trials)
-        # From C(i, n−1)/C(trials, n) to C(i, n)/C(trials, n+1).
-        if n < trials:
-            weights = weights * (i - n + 1) / (trials - n) * (n + 1) / n
-    return np.array(expected)
+    # Of the subsets of n trials, C(i, n − 1) have the i-th worst, counted from 0, as their best.
+    return np.array(
+        [
+            np.dot(comb(np.arange(n - 1, trials), n - 1) / comb(trials, n), ascending[n - 1 :])
+            for n in range(1, trials + 1)
+        ]
+    )

@@ -17,12 +17,15 @@ from experiments.training.models import MLP
 from experiments.training.sample import Sample, sample
 
 Range = tuple[Positive, Positive]
+CONSTANT, COSINE = "constant", "cosine"
+SCHEDULES = {CONSTANT: "constant rate", COSINE: "cosine"}
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task, as a table `[[tasks]]` of the settings file gives it.
 
     Attributes:
+      name: what is learnt, in a few words; tasks that differ only in the schedule share it.
       images: how many training images a run draws; 0 for all that are not held out.
       noise: fraction of them that get a wrong label, in [0, 1].
       hidden: sizes of the MLP's hidden layers.
@@ -32,8 +35,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
       weight_decay: the range of λ of AdamW, in PyTorch's and Optax's convention.
       seeds: how many fresh seeds the chosen settings are run with.
       primary: whether the study's primary comparisons are made on this task.
+      talk_seeds: how many fresh seeds the talk's own settings are run with.
+      less: the name of the task with less to overfit that this one is compared with.
     """
 
+    name: str
     images: settings.CountOrZero
     noise: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     hidden: Annotated[tuple[Count, ...], settings.SOME]
@@ -43,6 +49,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     weight_decay: Range
     seeds: Count
     primary: bool = False
+    talk_seeds: settings.CountOrZero = 0
+    less: str = ""
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +88,8 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The task, as reports name it."""
-        noise = f", {100 * self.task.noise:g} % wrong labels" if self.task.noise else ""
-        return f"{self.sample.train:,} images{noise}, {self.task.schedule}"
+        """The task with its schedule, as reports name it."""
+        return f"{self.task.name}, {SCHEDULES[self.task.schedule]}"
 
     @property
     def slug(self) -> str:

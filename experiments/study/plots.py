@@ -1,0 +1,225 @@
+"""Plots of the study."""
+
+from typing import Any
+
+import polars as pl
+
+from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
+from experiments.harness import plots
+from experiments.harness.report import Figure
+from experiments.harness.statistics import Difference
+from experiments.study.choices import best_so_far
+from experiments.study.evidence import Evidence
+from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
+from experiments.study.stages import TUNING
+from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.training.plots import COLORS
+
+AXES = {
+    ACCURACY: "points of test accuracy more",
+    CALIBRATED: "calibrated test loss, less by",
+    LOSS: "test loss, less by",
+}
+READ = {STOPPED: (plots.BLUE, "both stopped early"), LAST: (plots.ORANGE, "at the last epoch")}
+
+
+def all_of(evidence: Evidence) -> list[Figure]:
+    """The pictures of the page, the one that carries the answer first."""
+    return [
+        leads(evidence),
+        stopping(evidence),
+        curves(evidence),
+        budget(evidence),
+    ]
+
+
+def _interval(axis: Any, lead: Difference, y: float, color: str, label: str = "") -> None:
+    """A lead as a dot with its interval."""
+    axis.plot([lead.low, lead.high], [y, y], color=color, lw=2.5, solid_capstyle="round")
+    axis.plot(lead.mean, y, "o", color=color, markersize=8, label=label)
+
+
+def _rows(axis: Any, labels: list[str]) -> None:
+    """Puts words on the y axis, the first on top."""
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", length=0)
+
+
+def _no_lead(axis: Any, matters: float) -> None:
+    """Zero, and the band of what is too small to matter."""
+    axis.axvline(0, color=plots.BLACK, lw=1)
+    axis.axvspan(-matters, matters, color=plots.BLACK, alpha=0.08, lw=0)
+    axis.annotate("too small\nto matter", (0, 0), (0, 4), xycoords=("data", "axes fraction"),
+                  textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
+
+
+def leads(evidence: Evidence) -> Figure:
+    """AdamW's leads on the primary tasks, in accuracy and in calibrated loss."""
+    primary = list(dict.fromkeys(j.task for j in evidence.judgements))
+    rows = [(base, task) for base in (ADAM, L2) for task in primary]
+    figure, axes = plots.subplots(2, height=1.6 + 0.55 * len(rows))
+    for axis, measure in zip(axes[0], (ACCURACY, CALIBRATED), strict=True):
+        _no_lead(axis, evidence.matters[measure])
+        for y, (base, task) in enumerate(rows):
+            lead = evidence.lead(task, measure, base=base)
+            _interval(axis, lead, y, COLORS[base])
+        labels = [f"over {base},\n{task}" for base, task in rows]
+        _rows(axis, labels if measure == ACCURACY else [""] * len(rows))
+        axis.set_xlabel(AXES[measure])
+    seeds = evidence.studied[primary[0]].bench.task.seeds if primary else 0
+    return Figure(
+        "leads",
+        "What AdamW gains where all arms are tuned alike and stop early",
+        figure,
+        f"Mean over {seeds} seeds and 95 % interval. Right of zero AdamW is better.",
+    )
+
+
+def stopping(evidence: Evidence) -> Figure:
+    """AdamW's lead over Adam on every task, at the last epoch and stopped."""
+    tasks = list(evidence.studied)
+    figure, axes = plots.subplots(2, height=1.4 + 0.6 * len(tasks))
+    shown = [("accuracy", axes[0, 0], ((ACCURACY, LAST, 0), (ACCURACY, STOPPED, 0.25))),
+             ("loss", axes[0, 1], ((LOSS, LAST, 0), (CALIBRATED, STOPPED, 0.25)))]  # fmt: skip
+    for name, axis, pairs in shown:
+        axis.axvline(0, color=plots.BLACK, lw=1)
+        for measure, read, offset in pairs:
+            color, label = READ[read]
+            for y, task in enumerate(tasks):
+                said = f"{label}{', calibrated' if measure == CALIBRATED else ''}"
+                lead = evidence.lead(task, measure, read)
+                _interval(axis, lead, y + offset, color, said if y == 0 else "")
+        _rows(axis, tasks if name == "accuracy" else [""] * len(tasks))
+        axis.set_xlabel(AXES[ACCURACY if name == "accuracy" else LOSS])
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+    return Figure(
+        "stopping",
+        "Most of AdamW's lead is what stopping early and calibration gain as well",
+        figure,
+        "AdamW's lead over Adam: mean and 95 % interval. Left: accuracy; right: loss.",
+    )
+
+
+def curves(evidence: Evidence) -> Figure:
+    """Test accuracy and loss over the epochs, of what accuracy chose on the first task."""
+    name, each = next(iter(evidence.studied.items()))
+    chosen = each.chosen.filter(pl.col("measure") == ACCURACY)
+    figure, axes = plots.subplots(2, height=4)
+    shown = ("test_accuracy", 100, "test accuracy, %"), ("test_loss", 1, "test loss")
+    for axis, (column, scale, label) in zip(axes[0], shown, strict=True):
+        for row in chosen.to_dicts():
+            on = ["family", "decay", "learning_rate", "epochs"]
+            runs = each.fresh.join(pl.DataFrame([row]).select(on), on=on, how="semi")
+            epochs = pl.col("evaluation") * evidence.config.every
+            means = (
+                runs.filter(epochs <= pl.col("epochs"))
+                .group_by(epochs.alias("epoch"), maintain_order=True)
+                .agg(mean=pl.mean(column) * scale, sd=pl.std(column) * scale)
+            )
+            x, mean, sd = (column.to_numpy() for column in means.sort("epoch"))
+            color = COLORS[row["family"]]
+            axis.plot(x, mean, color=color)
+            axis.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.15, lw=0)
+            axis.annotate(row["family"], (x[-1], mean[-1]), (4, 0), textcoords="offset points",
+                          color=color, va="center", annotation_clip=False)  # fmt: skip
+        axis.set(xlabel="epoch", ylabel=label)
+    return Figure(
+        "curves",
+        "Adam's test loss rises again, while its accuracy stays",
+        figure,
+        f"{name}, the settings that accuracy chose: mean over the seeds, shaded by one standard "
+        "deviation.",
+    )
+
+
+def budget(evidence: Evidence) -> Figure:
+    """The best validation score after so many trials, by arm."""
+    tasks = list(dict.fromkeys(j.task for j in evidence.judgements))
+    figure, axes = plots.subplots(len(tasks), 2, height=3.2)
+    for column, task in enumerate(tasks):
+        for axis, measure in zip(axes[:, column], (ACCURACY, CALIBRATED), strict=True):
+            trials = evidence.studied[task].scores.filter(
+                pl.col("stage") == TUNING, pl.col("measure") == measure, pl.col("read") == STOPPED
+            )
+            for (family,), rows in trials.group_by("family", maintain_order=True):
+                best = best_so_far(rows["validation"]) * (1 if measure == ACCURACY else -1)
+                color = COLORS[str(family)]
+                axis.plot(range(1, len(best) + 1), best, color=color, label=family)
+            axis.set_title(f"{task}")
+            axis.set(xlabel="trials", ylabel="best validation " + (
+                "accuracy, %" if measure == ACCURACY else "loss, calibrated"))  # fmt: skip
+            low, high = sorted((best[1], best[-1]))
+            axis.set_ylim(low - (high - low) * 0.5, high + (high - low) * 0.5)
+    axes[0, 0].legend()
+    return Figure(
+        "budget",
+        "How good the best of so many trials is",
+        figure,
+        "Expected best validation score of n of each arm's trials, which have one seed each.",
+    )
+
+
+def overfitting(evidence: Evidence) -> Figure:
+    """AdamW's lead in accuracy against Adam's overfitting, task by task."""
+    figure, axes = plots.subplots(1, height=4)
+    axis = axes[0, 0]
+    axis.axhline(0, color=plots.BLACK, lw=1)
+    for read, (color, label) in READ.items():
+        x = [evidence.overfitting(task) for task in evidence.studied]
+        found = [evidence.lead(task, ACCURACY, read) for task in evidence.studied]
+        for i, (at, lead) in enumerate(zip(x, found, strict=True)):
+            axis.plot([at, at], [lead.low, lead.high], color=color, lw=2)
+            axis.plot(at, lead.mean, "o", color=color, label=label if i == 0 else "")
+    for task in evidence.studied:
+        top = max(evidence.lead(task, ACCURACY, read).high for read in READ)
+        axis.annotate(task, (evidence.overfitting(task), top), (0, 6), textcoords="offset points",
+                      ha="center", fontsize=9)  # fmt: skip
+    axis.set(xlabel="Adam's overfitting: log of last over lowest validation loss",
+             ylabel="AdamW's lead, points")  # fmt: skip
+    axis.legend()
+    return Figure("overfitting", "AdamW's lead against Adam's overfitting", figure,
+                  "Mean and 95 % interval over the seeds.")  # fmt: skip
+
+
+def talk(evidence: Evidence, task: str) -> Figure:
+    """AdamW's lead over Adam at the talk's learning rate, over the decay's timescale."""
+    config, steps = evidence.config, evidence.studied[task].bench.steps
+    figure, axes = plots.subplots(1, height=4)
+    axis = axes[0, 0]
+    axis.axhline(0, color=plots.BLACK, lw=1)
+    for decay, lead in evidence.talk_leads(task).items():
+        per_step = per_step_from_weight_decay(decay, config.talk_learning_rate)
+        tau = timescale_from_per_step(per_step, steps)
+        times_rate = any(abs(decay - other) < 1e-9 for other in config.talk)
+        per_step_too = any(abs(per_step - other) < 1e-9 for other in config.talk)
+        color = plots.ORANGE if times_rate else plots.VERMILION if per_step_too else plots.BLUE
+        axis.plot([tau, tau], [lead.low, lead.high], color=color, lw=2.5)
+        axis.plot(tau, lead.mean, "o", color=color, markersize=8)
+        said = f"λ = {decay:g}" if times_rate else f"{per_step:g} per step" if per_step_too else ""
+        axis.annotate(said, (tau, lead.high), (0, 6), textcoords="offset points", ha="center",
+                      color=color)  # fmt: skip
+    axis.set(xscale="log", xlabel="the decay's timescale τ, epochs (weaker decay to the right)",
+             ylabel="points more than Adam")  # fmt: skip
+    return Figure(
+        "talk", "The talk's λ is too weak in one convention and too strong in the other", figure,
+        f"{task}, last epoch, both at α = {config.talk_learning_rate:g}. Orange: the talk's λ "
+        "times the learning rate; vermilion: per step; blue: values between.",
+    )  # fmt: skip
+
+
+def schedules(evidence: Evidence, cosine: str, constant: str) -> Figure:
+    """Test accuracy of every arm with a constant rate and with a cosine."""
+    figure, axes = plots.subplots(1, height=4)
+    axis = axes[0, 0]
+    for family in (ADAM, L2, ADAMW):
+        means = [evidence.mean(task, family, ACCURACY) for task in (constant, cosine)]
+        axis.plot([0, 1], means, "o-", color=COLORS[family])
+        axis.annotate(f"{family} {means[1]:.{MEASURES[ACCURACY].digits}f}", (1, means[1]), (8, 0),
+                      textcoords="offset points", color=COLORS[family], va="center")  # fmt: skip
+    axis.set_xticks([0, 1], ["constant rate", "cosine"])
+    axis.set_xlim(-0.2, 1.6)
+    axis.set_ylabel("test accuracy, %")
+    return Figure("schedules", "What a cosine adds to each arm", figure,
+                  "Means over the seeds, stopped early.")  # fmt: skip
