@@ -27,7 +27,7 @@ from experiments.harness import plots, settings
 from experiments.harness.context import Context
 from experiments.harness.data import Split, load
 from experiments.harness.report import Figure, Report, Table
-from experiments.training.classifier import evaluate
+from experiments.training.classifier import accuracy, cross_entropy
 from experiments.training.models import MLP
 
 CLASSES = 10
@@ -84,7 +84,8 @@ class Runs(NamedTuple):
 
 def measure(graph: nnx.GraphDef, params: Any, split: Split) -> tuple[jax.Array, jax.Array]:
     """The mean cross-entropy, and the fraction of images that are classified correctly."""
-    return evaluate(nnx.merge(graph, params), split)
+    logits = nnx.merge(graph, params)(split.images)
+    return cross_entropy(logits, split.labels), accuracy(logits, split.labels)
 
 
 def descend(graph: nnx.GraphDef, params: Any, batches: Split, learning_rate: float) -> Any:

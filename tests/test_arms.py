@@ -3,7 +3,6 @@ import pytest
 from made_up import arm
 
 from adamw_jax import sweep, timescale_from_per_step
-from experiments.study.trials import Condition, Trial
 from experiments.training import arms
 from experiments.training.arms import ADAM, ADAMW, L2, PER_STEP, TIMES_RATE, Arm
 
@@ -45,14 +44,15 @@ def test_measurements_are_a_row_for_each_arm_seed_and_evaluation_and_nan_from_di
     assert table["status"].to_list()[9:12] == ["diverged"] * 3
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "restarts"])
-def test_schedules_are_numbers_of_one_program(schedule):
-    condition = Condition(images=100, schedules=(schedule,), epochs=7, l2=(), weight_decay=(1.0,))
-    trial = Trial(condition, schedule, learning_rate=0.5, images=100, steps=10)
-    row = trial.grid(seeds=1)[0]
-    tx = arms.scheduled({k: v for k, v in row.items() if k != "seed"})
+@pytest.mark.parametrize(
+    ("schedule", "first_cycle", "floor"),
+    [("constant", 70, 1.0), ("cosine", 70, 0.0), ("restarts", 10, 0.0)],
+)
+def test_schedules_are_numbers_of_one_program(schedule, first_cycle, floor):
+    (row,) = arms.grid([arm(ADAM)._replace(learning_rate=0.5)])
+    tx = arms.scheduled({**row, "first_cycle": first_cycle, "floor": floor})
     state, rates = tx.init(1.0), []
-    for _ in range(trial.total):
+    for _ in range(70):
         update, state = tx.update(1.0, state, 1.0)
         rates.append(-float(update))  # Adam's step is 1 while the gradient is
     t = np.arange(70)
@@ -64,23 +64,3 @@ def test_schedules_are_numbers_of_one_program(schedule):
         ),
     }[schedule]
     np.testing.assert_allclose(rates, 0.5 * expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_trial_tells_its_task_by_name_file_and_columns():
-    condition = Condition(
-        images=0, noise=0.3, network="cnn", schedules=("cosine",), epochs=2, l2=(0.1,),
-        weight_decay=(1.0,),
-    )  # fmt: skip
-    trial = Trial(condition, "cosine", learning_rate=0.5, images=5000, steps=10)
-    assert trial.name == "5,000 images, 30 % wrong, CNN, cosine"
-    assert trial.slug == "5000-noise30-cnn-cosine"
-    results = [
-        sweep.Result(i, row, np.array([1]), {"loss": np.ones(1)}, "finished", 1, "cpu", 1.0, 1.0)
-        for i, row in enumerate(trial.grid(seeds=2))
-    ]
-    table = trial.table(results)
-    assert table["family"].to_list() == [ADAM] * 2 + [L2] * 2 + [ADAMW] * 2
-    assert table.row(0, named=True).items() >= {
-        "trial": trial.name, "task": "5,000 images, 30 % wrong, CNN", "schedule": "cosine",
-        "network": "cnn", "images": 5000, "noise": 0.3, "epochs": 2, "steps": 10,
-    }.items()  # fmt: skip

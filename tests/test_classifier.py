@@ -11,17 +11,19 @@ from scipy import stats
 import adamw_jax
 from experiments.harness import data
 from experiments.harness.settings import SettingsError
-from experiments.training.classifier import classifier_run
+from experiments.training.calibration import temperature
+from experiments.training.classifier import classifier_run, cross_entropy
 from experiments.training.loop import minibatches, permutation, steps_per_epoch
 from experiments.training.models import CNN, MLP
+from experiments.training.sample import Sample, draw
 
-WIDTHS = (64, 16, 10)
+WIDTHS, SIZE = (64, 16, 10), Sample(train=256, validation=192)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """The first 256 images of every split."""
-    return data.Data(*(data.Split(*(x[:256] for x in s)) for s in data.load("digits", 0.2)))
+    """The first 512 images of each split."""
+    return data.Data(*(data.Split(*(x[:512] for x in split)) for split in data.load("digits")))
 
 
 def adamw(h):
@@ -29,8 +31,9 @@ def adamw(h):
 
 
 @functools.cache  # so that the tests share compilations
-def pair(network=MLP, sizes=(WIDTHS,), epochs=1, evaluations=1):
-    run = classifier_run(adamw, functools.partial(network, *sizes), 64, epochs, evaluations)
+def pair(network=MLP, sizes=(WIDTHS,), size=SIZE, batch_size=64, epochs=1, evaluations=1):
+    made = functools.partial(network, *sizes)
+    run = classifier_run(adamw, made, size, batch_size, epochs, evaluations)
     return run._replace(start=jax.jit(run.start), advance=jax.jit(run.advance))
 
 
@@ -63,10 +66,12 @@ def test_an_epoch_is_the_loop_that_one_would_write(digits):
     run, key = pair(), jax.random.key(3)
     state, metrics = run.advance(run.start(hyperparameters(), key, digits), digits)
 
+    key, draw_key = jax.random.split(key)
+    train, labels, held_out = draw(SIZE, draw_key, digits.train.labels)
     key, init_key = jax.random.split(key)
     model = MLP(WIDTHS, rngs=nnx.Rngs(init_key))
     optimizer = nnx.Optimizer(model, adamw_jax.adamw(1e-2, weight_decay=0.1), wrt=nnx.Param)
-    order = permutation(jax.random.split(key)[1], len(digits.train.labels))
+    order = permutation(jax.random.split(key)[1], SIZE.train)
 
     @nnx.jit
     def step(model, optimizer, images, labels):
@@ -79,7 +84,7 @@ def test_an_epoch_is_the_loop_that_one_would_write(digits):
         return value
 
     losses = [
-        step(model, optimizer, digits.train.images[batch], digits.train.labels[batch])
+        step(model, optimizer, digits.train.images[train[batch]], labels[batch])
         for batch in order.reshape(-1, 64)
     ]
     expected = nnx.as_pure(nnx.state(model, nnx.Param))
@@ -88,8 +93,18 @@ def test_an_epoch_is_the_loop_that_one_would_write(digits):
     leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(expected)]
     norm = np.linalg.norm(np.concatenate(leaves))
     np.testing.assert_allclose(metrics.weight_norm, norm, rtol=1e-4)
-    accuracy = np.mean(np.argmax(model(digits.test.images), -1) == digits.test.labels)
-    np.testing.assert_allclose(metrics.test_accuracy, accuracy, atol=0.005)
+    validation = data.Split(*(x[held_out] for x in digits.train))
+    fitted = temperature(model(validation.images), validation.labels)
+    np.testing.assert_allclose(metrics.temperature, fitted, rtol=1e-3)
+    for name, (images, labels) in {"validation": validation, "test": digits.test}.items():
+        logits = model(images)
+        for metric, value in {
+            "loss": cross_entropy(logits, labels),
+            "calibrated_loss": cross_entropy(logits / fitted, labels),
+            "accuracy": np.mean(np.argmax(logits, -1) == labels),
+        }.items():
+            found = getattr(metrics, f"{name}_{metric}")
+            np.testing.assert_allclose(found, value, rtol=1e-3, atol=0.006, err_msg=metric)
 
 
 def test_one_compilation_serves_every_decay_and_seed(digits, compilations):
@@ -109,13 +124,66 @@ def test_the_pair_maps_over_hyperparameters_and_seeds(digits):
     _, metrics = jax.jit(jax.vmap(run.advance, (0, None)))(states, digits)
     for i in range(3):
         state = run.start(hyperparameters(weight_decay=decays[i]), keys[i], digits)
-        lane = jax.tree.map(lambda m, i=i: m[i], metrics)
+        drawn, lane = jax.tree.map(lambda x, i=i: x[i], (states.drawn, metrics))
+        chex.assert_trees_all_equal(drawn, state.drawn)
         chex.assert_trees_all_close(lane, run.advance(state, digits)[1], rtol=2e-3, atol=2e-3)
+
+
+class Fixed(nnx.Module):
+    """A network whose weights are the same for every seed."""
+
+    def __init__(self, *, rngs):
+        self.kernel = nnx.Param(jax.random.normal(jax.random.key(0), (64, 10)) / 8)
+
+    def __call__(self, images):
+        return images @ self.kernel[...]
+
+
+def test_a_seed_decides_what_a_run_sees_and_an_arm_does_not(digits):
+    """No weight moves, so the losses tell which images there are, and which fill no batch."""
+    size = Sample(train=256, validation=64, wrong=100)
+    run = pair(Fixed, (), size, batch_size=100)
+
+    def seen(seed, **changed):
+        return trained(run, digits, 3, seed, learning_rate=1e-30, **changed)
+
+    state, history = seen(0)
+    other_arm, same = seen(0, weight_decay=10.0)
+    chex.assert_trees_all_equal(other_arm.drawn, state.drawn)
+    chex.assert_trees_all_equal(same, history)
+    assert len({float(m.train_loss) for m in history}) == 3  # every epoch has another order
+
+    other_state, other = seen(1)
+    for a, b in zip(state.drawn, other_state.drawn, strict=True):
+        assert (a != b).mean() > 0.5
+    for metric in ("train_loss", "validation_loss", "temperature"):
+        assert getattr(other[0], metric) != getattr(history[0], metric)
+    assert other[0].test_loss == history[0].test_loss
+
+
+def test_a_run_is_trained_on_the_labels_that_it_drew_and_validated_on_the_right_ones(digits):
+    run = pair(Fixed, (), SIZE._replace(wrong=100))
+    state, (metrics,) = trained(run, digits, 1, learning_rate=1e-30)
+    train, labels, held_out = state.drawn
+    assert (labels != digits.train.labels[train]).sum() == 100
+
+    def loss(images, labels):
+        return float(cross_entropy(digits.train.images[images] @ state.params["kernel"], labels))
+
+    assert metrics.train_loss == pytest.approx(loss(train, labels), rel=1e-5)
+    right = loss(held_out, digits.train.labels[held_out])
+    assert metrics.validation_loss == pytest.approx(right, rel=1e-5)
+
+
+def test_without_validation_images_what_needs_them_is_nan(digits):
+    _, (metrics,) = trained(pair(size=Sample(64)), digits, 1)
+    finite = {name for name, value in metrics._asdict().items() if np.isfinite(value)}
+    assert finite == {"train_loss", "test_loss", "test_accuracy", "weight_norm"}
 
 
 def test_epochs_between_evaluations_are_the_same_epochs(digits):
     seldom = pair(epochs=4, evaluations=2)
-    assert (classifier_run(adamw, lambda rngs: MLP(WIDTHS, rngs=rngs), 64, 4).length) == 4
+    assert classifier_run(adamw, functools.partial(MLP, WIDTHS), SIZE, 64, 4).length == 4
     assert seldom.length == 2
     _, each = trained(pair(), digits, 4)
     _, second = trained(seldom, digits, 2)

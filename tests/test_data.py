@@ -51,29 +51,27 @@ def files(tmp_path):
 
 
 def test_digits_are_split_without_loss_or_overlap():
-    loaded = data.load("digits", 0.25)
-    sizes = [len(split.labels) for split in loaded]
-    assert sizes == [1078, 360, 359] and sum(sizes) == 1797
+    loaded = data.load("digits")
     images = np.concatenate([np.asarray(split.images) for split in loaded])
     assert len(np.unique(images, axis=0)) == 1797
-    assert set(np.unique(loaded.train.labels)) == set(range(10))
+    for split, n in zip(loaded, (1438, 359), strict=True):
+        assert split.images.shape == (n, 64) and split.labels.shape == (n,)
+        assert set(np.unique(split.labels)) == set(range(10))
 
 
 def test_training_images_are_standardized():
-    images = np.asarray(data.load("digits", 0.0).train.images)
+    images = np.asarray(data.load("digits").train.images)
     assert images.dtype == np.float32
     assert abs(images.mean()) < 1e-5 and abs(images.std() - 1) < 1e-5
 
 
-def test_without_validation_the_split_is_empty():
-    loaded = data.load("digits", 0.0)
-    assert loaded.validation.images.shape == (0, 64) and loaded.train.images.shape == (1438, 64)
-
-
-@pytest.mark.parametrize("share", [0.0001, 0.9999])
-def test_a_share_that_leaves_nothing_is_refused(share):
-    with pytest.raises(data.DataError, match="leaves a split empty"):
-        data.load("digits", share)
+@pytest.mark.parametrize(
+    "name", ["digits", pytest.param("fashion-mnist", marks=needs_fashion_mnist)]
+)
+def test_a_data_set_is_as_large_as_is_said_without_its_files(name):
+    loaded, size = data.load(name), data.SIZES[name]
+    assert loaded.train.images.shape == (size.images, size.pixels)
+    assert loaded.test.images.shape[1] == size.pixels
 
 
 @needs_fashion_mnist
@@ -145,20 +143,3 @@ def test_a_missing_network_says_what_to_do(tmp_path, serve, no_directory):
         data.fashion_mnist(cache=tmp_path / "cache", url=url)
     with pytest.raises(data.DataError, match=f"put the files .* {data.VARIABLE}"):
         data.fashion_mnist(cache=tmp_path / "cache", url="http://127.0.0.1:9/")  # nobody listens
-
-
-def test_reduced_data_is_part_of_the_whole_with_as_many_wrong_labels_as_asked():
-    loaded = data.load("digits", 0.25)
-    few, fewer = (data.reduced(loaded, n, 0.0).train for n in (300, 100))
-    rows = {image.tobytes() for image in np.asarray(few.images)}
-    assert len(few.labels) == 300 and {i.tobytes() for i in np.asarray(fewer.images)} <= rows
-    noisy = data.reduced(loaded, 300, 0.3)
-    np.testing.assert_array_equal(noisy.train.images, few.images)
-    assert (np.asarray(noisy.train.labels) != few.labels).sum() == 90
-    assert set(np.asarray(noisy.train.labels).tolist()) <= set(range(10))
-    np.testing.assert_array_equal(noisy.test.labels, loaded.test.labels)
-    np.testing.assert_array_equal(noisy.validation.labels, loaded.validation.labels)
-    everything = data.reduced(loaded, 0, 0.0)
-    np.testing.assert_array_equal(everything.train.images, loaded.train.images)
-    with pytest.raises(data.DataError, match="images = 5000 is more than the 1078 training"):
-        data.reduced(loaded, 5000, 0.0)

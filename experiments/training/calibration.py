@@ -24,14 +24,15 @@ def temperature(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: int[n].
 
     Returns:
-      A float scalar; NaN if a logit is NaN or there are none.
+      A float scalar, the least of those that fit equally well; NaN if a logit is not finite, or
+      if there are no images.
     """
-    right = jnp.take_along_axis(logits, labels[:, None], -1).mean()
+    # From the right class's logit on, so that where all are right no term of the slope is positive.
+    margins = logits - jnp.take_along_axis(logits, labels[:, None], -1)
 
     def slope(log_t: jax.Array) -> jax.Array:
         """The derivative of the loss by 1/T."""
-        probabilities = jax.nn.softmax(logits * jnp.exp(-log_t))
-        return (probabilities * logits).sum(-1).mean() - right
+        return (jax.nn.softmax(margins * jnp.exp(-log_t)) * margins).sum(-1).mean()
 
     def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
@@ -41,4 +42,5 @@ def temperature(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     end = jnp.asarray(math.log(LARGEST), logits.dtype)
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, (-end, end))
-    return jnp.where(jnp.isnan(right), jnp.nan, jnp.exp((low + high) / 2))
+    log_t = (low + high) / 2
+    return jnp.where(jnp.isnan(slope(log_t)), jnp.nan, jnp.exp(log_t))

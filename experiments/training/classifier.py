@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from adamw_jax.sweep import Run
-from experiments.harness.data import Data, Split
+from experiments.harness.data import Data
 from experiments.training.calibration import temperature
 from experiments.training.loop import (
     Hyperparameters,
@@ -37,7 +37,7 @@ class Metrics(NamedTuple):
       test_loss: mean cross-entropy.
       test_calibrated_loss: the same, with the logits divided by `temperature`.
       test_accuracy: fraction in [0, 1].
-      temperature: the one with the least loss on the validation images.
+      temperature: the one with the least loss on the validation images; NaN if there are none.
       weight_norm: ‖θ‖₂ over all parameters.
     """
 
@@ -102,10 +102,13 @@ def classifier_run(
         state, losses = jax.lax.scan(
             lambda state, _: epoch(state, data.train.images), state, length=between
         )
-        validation = Split(*(x[state.drawn.validation] for x in data.train))
-        metrics = evaluate(nnx.merge(graph, state.params), validation, data.test)
+        trained, held_out = nnx.merge(graph, state.params), state.drawn.validation
+        logits, labels = trained(data.train.images[held_out]), data.train.labels[held_out]
+        fitted = temperature(logits, labels)
+        validation = scores(logits, labels, fitted)
+        test = scores(trained(data.test.images), data.test.labels, fitted)
         norm = optax.tree.norm(state.params)
-        return state, Metrics(train_loss=losses[-1], weight_norm=norm, **metrics)
+        return state, Metrics(losses[-1], *validation, *test, fitted, norm)
 
     return Run(start, advance, evaluations or epochs)
 
@@ -115,19 +118,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def evaluate(
-    network: Callable[[jax.Array], jax.Array], validation: Split, test: Split
-) -> dict[str, jax.Array]:
-    """Fits the temperature on the validation images, and measures loss and accuracy on both.
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Fraction of logits float[n, classes] that are largest at the label int[n], a scalar."""
+    return (jnp.argmax(logits, -1) == labels).mean()
 
-    Returns:
-      The metrics of `Metrics` that start with "validation" or "test", and the temperature.
-    """
-    logits = {"validation": network(validation.images), "test": network(test.images)}
-    fitted = temperature(logits["validation"], validation.labels)
-    metrics = {"temperature": fitted}
-    for (name, z), labels in zip(logits.items(), (validation.labels, test.labels), strict=True):
-        metrics[f"{name}_loss"] = cross_entropy(z, labels)
-        metrics[f"{name}_calibrated_loss"] = cross_entropy(z / fitted, labels)
-        metrics[f"{name}_accuracy"] = (jnp.argmax(z, -1) == labels).mean()
-    return metrics
+
+def scores(
+    logits: jax.Array, labels: jax.Array, fitted: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The loss, the loss of the logits divided by the temperature `fitted`, and the accuracy."""
+    calibrated = cross_entropy(logits / fitted, labels)
+    return cross_entropy(logits, labels), calibrated, accuracy(logits, labels)

@@ -52,12 +52,15 @@ def sample(there: int, validation: float = 0.0, images: int = 0, noise: float = 
       noise: fraction of those, in [0, 1], that get one of the other nine labels at random.
 
     Raises:
-      SettingsError: there are not so many images, or `validation` leaves a split empty.
+      SettingsError: there are not so many images, or `validation` holds out none or all.
     """
     held_out = round(validation * there)
     left = there - held_out
     if left == 0 or (held_out == 0 and validation > 0):
-        raise SettingsError(f"validation = {validation} of {there} images leaves a split empty")
+        raise SettingsError(
+            f"validation = {validation} splits {there} images into {left} to train on and "
+            f"{held_out} held out; each takes at least 1"
+        )
     if images > left:
         raise SettingsError(f"images = {images} is more than the {left} training images")
     train = images or left
@@ -71,11 +74,16 @@ def draw(size: Sample, key: jax.Array, labels: jax.Array) -> Drawn:
       size: how many.
       key: a random key.
       labels: the right labels of all images, int32[n].
+
+    Raises:
+      ValueError: there are not so many images.
     """
+    if size.train + size.validation > len(labels):
+        raise ValueError(f"{size} is more than the {len(labels)} images")
     order_key, label_key = jax.random.split(key)
     order = permutation(order_key, len(labels))
     validation, train = order[: size.validation], order[size.validation :][: size.train]
-    # The order is random already, so that the first images are as good a draw as any.
+    # The order is random already, so the first images are as random a choice as any.
     shift = jax.random.randint(label_key, (size.wrong,), 1, CLASSES)
     wrong = (labels[train[: size.wrong]] + shift) % CLASSES
     return Drawn(train, labels[train].at[: size.wrong].set(wrong), validation)
