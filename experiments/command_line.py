@@ -152,9 +152,10 @@ def _parser(name: str, module: ModuleType) -> _Parser:
         "--platform", choices=["cpu", "gpu", "tpu"], help="device to run on [what JAX finds]"
     )
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
-    parser.add_argument("--fresh", action="store_true", help="do finished runs again")
-    parser.add_argument(
-        "--kept", type=Path, help="directory whose runs to report, as in docs/results; runs none"
+    finished = parser.add_mutually_exclusive_group()
+    finished.add_argument("--fresh", action="store_true", help="do finished runs again")
+    finished.add_argument(
+        "--kept", type=Path, help="report the runs that this directory keeps, and do none"
     )
     return parser
 

@@ -53,15 +53,22 @@ def run(config: Settings, context: Context) -> Report:
             raise settings.SettingsError(
                 f"with p = {config.p} and fraction = {config.fraction:g} no pair is {name}"
             )
-    addition = addition_run(
-        decayed, config.p, config.embedding, config.hidden, config.steps, config.evaluations
-    )
+    sizes = {
+        key: getattr(config, key) for key in ("p", "embedding", "hidden", "steps", "evaluations")
+    }
     grid = sweep.product(
         learning_rate=[config.learning_rate],
         weight_decay=config.weight_decay,
         seed=range(config.seeds),
     )
-    results = run_grid("grokking", addition, grid, lambda: pairs, context)
+    results = run_grid(
+        "grokking",
+        addition_run(decayed, **sizes),
+        grid,
+        lambda: pairs,
+        context,
+        identity={"fraction": config.fraction, **sizes},
+    )
     by_decay = {
         decay: [r for r in results if r.settings["weight_decay"] == decay]
         for decay in config.weight_decay

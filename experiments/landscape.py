@@ -2,6 +2,7 @@
 
 Fig. 2 of the AdamW paper (arXiv 1711.05101) on another data set: a network is trained with every
 pair of a learning rate α and a decay, by Adam+L2 and by AdamW in both conventions of its decay.
+Each seed draws its own training images, wrong labels and initial weights, the same for all pairs.
 Where the good pairs lie along a diagonal, a change of α calls for a change of the decay; where
 they lie along the axes, each can be tuned on its own.
 

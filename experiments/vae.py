@@ -65,18 +65,21 @@ def run(config: Settings, context: Context) -> Report:
     """Trains with every combination of β₁, β₂ and α, with the correction and without."""
     axes = "b1", "b2", "learning_rates"
     settings.check_ascending(**{key: getattr(config, key) for key in axes})
-    images = grey(data.load(config.data, context.data_dir).train.images)
-    steps_per_epoch(len(images), config.batch_size)  # refuses too large a batch
+    steps_per_epoch(data.SIZES[config.data].images, config.batch_size)  # refuses too large a batch
     if config.early > config.epochs:
         raise settings.SettingsError(f"early = {config.early} is after {config.epochs} epochs")
     variants = sweep.product(optimizer=OPTIMIZERS, b1=config.b1, b2=config.b2)
     grid = sweep.product(variants, learning_rate=config.learning_rates, seed=range(config.seeds))
 
-    def run_of(row):
-        sizes = config.hidden, config.latent, config.batch_size, config.epochs
-        return autoencoder_run(OPTIMIZERS[row["optimizer"]], *sizes)
-
-    results = run_grid("vae", run_of, grid, lambda: images, context)
+    sizes = {key: getattr(config, key) for key in ("hidden", "latent", "batch_size", "epochs")}
+    results = run_grid(
+        "vae",
+        lambda row: autoencoder_run(OPTIMIZERS[row["optimizer"]], **sizes),
+        grid,
+        lambda: grey(data.load(config.data, context.data_dir).train.images),
+        context,
+        identity={"data": config.data, **sizes},
+    )
     history = np.stack([r.history("train_loss", config.epochs) for r in results])
     history = history.reshape(len(variants), len(config.learning_rates), config.seeds, -1)
     means = np.nan_to_num(history.mean(2), nan=np.inf, posinf=np.inf)

@@ -1,9 +1,10 @@
 """Does AdamW do better than Adam, and than Adam+L2, over several weight decays and seeds?
 
-The talk's question, on a network and images of handwritten digits or of clothes. A seed fixes the
-initial weights and the order of the images for all arms, so that arms can be compared seed by
-seed. AdamW is here in both conventions of its decay (docs/weight-decay.md): `adamw` multiplies λ
-by the learning rate α, as PyTorch and Optax do, and `adamw-per-step` does not, as in the paper.
+The talk's question, on a network and images of handwritten digits or of clothes. A seed fixes
+which images are held out for validation, the initial weights and the order of the images, the same
+for all arms, so that arms can be compared seed by seed. AdamW is here in both conventions of its
+decay (docs/weight-decay.md): `adamw` multiplies λ by the learning rate α, as PyTorch and Optax do,
+and `adamw-per-step` does not, as in the paper.
 """
 
 import functools

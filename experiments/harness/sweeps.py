@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -33,7 +34,7 @@ def run_grid(
       name: of the sweep, shown beside its progress; it names the directory, see `Context.cache`.
       run: as in `sweep.sweep`.
       grid: rows of settings.
-      data: loads the pytree of arrays that every run gets; called only if a run is to be done.
+      data: loads the pytree of arrays that every run gets; not called with `context.kept`.
       context: the output directory and the terminal; told if all runs were kept.
       watch: as in `sweep.sweep`.
       identity: as in `sweep.sweep`.
@@ -43,19 +44,17 @@ def run_grid(
       A result for each row of the grid, in its order.
 
     Raises:
-      SettingsError: `context.kept` does not have these runs.
+      SettingsError: `context.kept` does not have all of these runs.
       StoreError: another process does the same sweep, or what is kept is damaged.
       OSError: the output cannot be written, naming the file.
     """
     cache = context.cache(name)
     if context.kept is not None:
-        if found := sweep.kept(cache, grid, identity):
-            return found
-        raise SettingsError(f"--kept {context.kept}: these settings' runs are not all in {cache}")
+        return _kept(context.kept, cache, grid, identity)
     started = time.perf_counter()
     last = sweep.Progress(0, len(grid), 0.0, math.nan, "")
 
-    def kept() -> str:
+    def so_far() -> str:
         return (
             f"{last.finished} of {last.runs} runs are finished and kept in {cache}; the same "
             "command (without --fresh) goes on from there"
@@ -65,7 +64,7 @@ def run_grid(
     left = TextColumn("{task.fields[left]}")
     console, log = context.console, not context.console.is_terminal
     shown = Progress(*columns, left, console=console, transient=True, disable=log)
-    with interrupts.keeping(kept), shown as bar:
+    with interrupts.keeping(so_far), shown as bar:
         task = bar.add_task(name, total=1.0, left="")
 
         def listen(progress: sweep.Progress) -> None:
@@ -90,3 +89,15 @@ def run_grid(
     elif log and (taken := time.perf_counter() - started) > LONG:
         console.print(f"{name}: {last.runs} runs in {taken:.0f} s", markup=False, soft_wrap=True)
     return results
+
+
+def _kept(
+    directory: Path, cache: Path, grid: Sequence[sweep.Row], identity: Mapping[str, Any] | None
+) -> list[sweep.Result]:
+    if found := sweep.kept(cache, grid, identity):
+        return found
+    lack = f"{cache} does not hold the {len(grid)} runs of these settings"
+    raise SettingsError(
+        f"--kept {directory}: {lack if cache.is_dir() else f'there is no {cache}'}; give the "
+        "settings that were run, or leave out --kept to run these"
+    )
