@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES, FLIPS = 10_000, 100_000
+Values = Sequence[float] | np.ndarray
 
 
 class Difference(NamedTuple):
@@ -25,16 +26,15 @@ class Difference(NamedTuple):
     changes: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, ours: np.ndarray, base: np.ndarray, comparisons: int = 1) -> "Difference":
+    def of(cls, ours: Values, base: Values) -> "Difference":
         """Compares two arms seed by seed.
 
         Args:
           ours: the values of one arm, by seed.
           base: the values of the other arm, for the same seeds.
-          comparisons: the number of intervals that together cover with 95 % (Bonferroni).
         """
         changes = np.asarray(ours, float) - np.asarray(base, float)
-        interval = bootstrap_interval(changes, 1 - 0.05 / comparisons)
+        interval = bootstrap_interval(changes, 0.95)
         return cls(float(changes.mean()), *interval, tuple(changes.tolist()))
 
     @property
@@ -62,7 +62,7 @@ class Difference(NamedTuple):
         return f"{self.mean:+.{digits}f}" + (interval if np.isfinite(self.low) else "")
 
 
-def bootstrap_interval(changes: Sequence[float] | np.ndarray, level: float) -> tuple[float, float]:
+def bootstrap_interval(changes: Values, level: float) -> tuple[float, float]:
     """The bootstrap interval (BCa) of the mean, the same at every call.
 
     One difference leaves the mean unbounded, −∞ to ∞. Equal differences give an interval of no
@@ -87,7 +87,7 @@ def bootstrap_interval(changes: Sequence[float] | np.ndarray, level: float) -> t
     return float(low), float(high)
 
 
-def sign_flip_test(changes: Sequence[float] | np.ndarray) -> float:
+def sign_flip_test(changes: Values) -> float:
     """The two-sided p-value of differences whose signs, without an effect, are those of coins.
 
     It is the fraction of flips whose mean is at least as far from zero: of all 2ⁿ of them up to
@@ -113,7 +113,7 @@ def sign_flip_test(changes: Sequence[float] | np.ndarray) -> float:
     return float(test.pvalue)
 
 
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+def holm(p_values: Values) -> np.ndarray:
     """Holm's adjusted p-values, in the order given: those below 0.05 are rejected at 5 % overall.
 
     The smallest of k is multiplied by k, the next by k − 1, and so on; none is below a smaller

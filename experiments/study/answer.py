@@ -1,199 +1,134 @@
-"""The answer in sentences, for a listener: each is made from the numbers, whatever they are."""
+"""The answer in five sentences for a listener, each made from the numbers, whatever they are."""
 
-from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
-from experiments.harness.formats import timescale
-from experiments.harness.report import Card
+from collections.abc import Iterable, Sequence
+
 from experiments.harness.statistics import Difference
-from experiments.study import plots
-from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement, growth
+from experiments.study.comparisons import BETTER, NEGLIGIBLE, WORSE, Judgement
 from experiments.study.evidence import Evidence
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
+from experiments.study.tasks import COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
-
-UNITS = {ACCURACY: "points of accuracy", CALIBRATED: "in calibrated loss", LOSS: "in loss"}
-SAID = {
-    BETTER: "{ours} beats {base}",
-    WORSE: "{ours} loses to {base}",
-    f"{BETTER}, but {NEGLIGIBLE}": "{ours} beats {base} by too little to matter",
-    f"{WORSE}, but {NEGLIGIBLE}": "{ours} loses to {base} by too little to matter",
-    NEGLIGIBLE: "{ours} and {base} are as good as each other",
-    UNCLEAR: "{ours} and {base} cannot be told apart",
-}
 
 
 def sentences(evidence: Evidence) -> list[str]:
-    """The answer: what was gained, the talk's λ, calibration, wrong labels, and L2."""
-    return [
-        *_gain(evidence),
-        *_talk(evidence),
-        *_loss(evidence),
-        *_wrong_labels(evidence),
-        *_l2(evidence),
-    ]
+    """What is gained, what the talk's λ did, why so little, where more, and what L2 does."""
+    parts = _gain, _talk, _loss, _wrong_labels, _l2
+    return [sentence for part in parts if (sentence := part(evidence))]
 
 
-def shown(lead: Difference, measure: str) -> str:
+def shown(lead: Difference, measure: str = ACCURACY) -> str:
     """A lead with its interval."""
     return lead.text(MEASURES[measure].digits)
 
 
-def _judged(evidence: Evidence, base: str, measure: str) -> list[Judgement]:
-    return [j for j in evidence.judgements if (j.base, j.measure) == (base, measure)]
-
-
-def _gain(evidence: Evidence) -> list[str]:
-    """By how much the tuned AdamW is more accurate than the tuned Adam."""
-    said = []
-    for j in _judged(evidence, ADAM, ACCURACY):
-        ours, base = (evidence.mean(j.task, family, ACCURACY) for family in (ADAMW, ADAM))
-        verb = SAID[j.verdict].format(ours=ADAMW, base=ADAM)
-        said.append(f"{j.task}: {verb}, {ours:.2f} against {base:.2f} %, a difference of "
-                    f"{shown(j.lead, ACCURACY)} points")  # fmt: skip
-    return [f"Tuned with equal effort – {'; '.join(said)}."] if said else []
-
-
-def _talk(evidence: Evidence) -> list[str]:
-    """What the talk's λ does in each convention."""
-    said = []
-    for task, weak, strong in talk_values(evidence):
-        said.append(
-            f"The talk's λ, {_listed(f'{decay:g}' for decay in evidence.config.talk)}, changes "
-            f"Adam's accuracy by {_listed(f'{d.mean:+.1f}' for d in weak)} points where it is "
-            "multiplied by the learning rate, as in PyTorch, and by "
-            f"{_listed(f'{d.mean:+.1f}' for d in strong)} points where a step takes it whole, as "
-            f"in the paper ({task})."
-        )
-    return said
-
-
-def talk_values(evidence: Evidence) -> list[tuple[str, list[Difference], list[Difference]]]:
-    """By task, the talk's leads over Adam at the last epoch: λ times α, then λ per step."""
-    config, found = evidence.config, []
-    for name, each in evidence.studied.items():
-        if each.bench.task.talk_seeds:
-            leads = evidence.talk_leads(name)
-            rate = config.talk_learning_rate
-            weak = [leads[decay] for decay in config.talk]
-            strong = [_nearest(leads, decay / rate) for decay in config.talk]
-            found.append((name, weak, strong))
-    return found
-
-
-def _nearest(leads: dict[float, Difference], decay: float) -> Difference:
-    return leads[min(leads, key=lambda other: abs(other - decay))]
-
-
-def _loss(evidence: Evidence) -> list[str]:
-    """How much of the lead in loss calibration and stopping take away."""
-    said = []
-    for j in _judged(evidence, ADAM, CALIBRATED):
-        raw = evidence.lead(j.task, LOSS, LAST)
-        said.append(f"from {raw.mean:.3f} to {shown(j.lead, CALIBRATED)} ({j.task})")
-    return [
-        "AdamW's test loss at the last epoch is far lower, because Adam becomes too sure of "
-        "itself; stopping early and one temperature for all logits take that lead "
-        f"{_listed(said)}."
-    ] if said else []  # fmt: skip
-
-
-def _wrong_labels(evidence: Evidence) -> list[str]:
-    """AdamW's lead where labels are wrong, at the last epoch and stopped."""
-    said = []
-    for name, each in evidence.studied.items():
-        if each.bench.task.noise:
-            last, stopped = (evidence.lead(name, ACCURACY, read) for read in (LAST, STOPPED))
-            said.append(f"{last.mean:+.1f} points at the last epoch, "
-                        f"{shown(stopped, ACCURACY)} where both stop early ({name})")  # fmt: skip
-    return [f"Where labels are wrong AdamW leads by {'; '.join(said)}."] if said else []
-
-
-def _l2(evidence: Evidence) -> list[str]:
-    """How close Adam+L2 comes."""
-    judged = _judged(evidence, L2, ACCURACY)
-    said = [f"{shown(j.lead, ACCURACY)} points ({j.task})" for j in judged]
-    return [f"Adam with L2 regularization, tuned alike, comes close: AdamW leads it by "
-            f"{_listed(said)}."] if said else []  # fmt: skip
-
-
-def _listed(parts) -> str:
+def listed(parts: Iterable[str]) -> str:
+    """Words joined by commas and "and"."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def cards(evidence: Evidence) -> list[Card]:
-    """The talk's three guesses, one card each."""
-    return [*_overfitting(evidence), *_decay(evidence), *_schedule(evidence)]
+def where(evidence: Evidence, task: str) -> str:
+    """The schedule of a primary task in words."""
+    schedule = evidence.studied[task].bench.task.schedule
+    return "with a cosine" if schedule == COSINE else "at a constant rate"
 
 
-def _overfitting(evidence: Evidence) -> list[Card]:
-    made = []
-    for more, less in evidence.pairs()[:1]:
-        grown = {
-            read: growth(*(evidence.lead(task, ACCURACY, read) for task in (more, less)))
-            for read in (LAST, STOPPED)
-        }
-        matters = evidence.matters[ACCURACY]
-        at_last, stopped = (grown[read].low > matters for read in (LAST, STOPPED))
-        verdict = "right" if stopped else "right, unless one stops early" if at_last else "open"
-        made.append(Card(
-            "(1) The data does not tend to overfitting",
-            verdict,
-            f"{shown(grown[LAST], ACCURACY)} points",
-            f"By so much AdamW's lead is larger with wrong labels ({more} against {less}) at the "
-            f"last epoch; where every run stops early, by {shown(grown[STOPPED], ACCURACY)}.",
-            plots.overfitting(evidence),
-            at_last or None,
-        ))  # fmt: skip
-    return made
+def _judged(evidence: Evidence, base: str, measure: str) -> list[Judgement]:
+    found = [j for j in evidence.judgements if (j.base, j.measure) == (base, measure)]
+    return sorted(found, key=lambda j: -j.lead.mean)
 
 
-def _decay(evidence: Evidence) -> list[Card]:
-    made = []
-    for task, weak, strong in talk_values(evidence):
-        matters = evidence.matters[ACCURACY]
-        no_effect = all(lead.negligible(matters) for lead in weak)
-        harmful = all(lead.high < 0 for lead in strong)
-        verdict = "both are right" if no_effect and harmful else "partly right"
-        bench = evidence.studied[task].bench
-        rate = evidence.config.talk_learning_rate
-        taus = [
-            [timescale(timescale_from_per_step(per_step, bench.steps)) for per_step in decays]
-            for decays in (
-                [per_step_from_weight_decay(decay, rate) for decay in evidence.config.talk],
-                evidence.config.talk,
-            )
-        ]
-        made.append(Card(
-            "(2) λ was too small, or too large",
-            verdict,
-            f"{shown(strong[-1], ACCURACY)} points",
-            f"That is λ = {evidence.config.talk[-1]:g} per step. Decay alone would take a weight "
-            f"to 1/e in {_listed(taus[1])} epochs with the talk's two λ per step, and in "
-            f"{_listed(taus[0])} with λ times the learning rate, in a run of "
-            f"{max(bench.task.epochs)}.",
-            plots.talk(evidence, task),
-            (no_effect and harmful) or None,
-        ))  # fmt: skip
-    return made
+def _gain(evidence: Evidence) -> str:
+    judged = _judged(evidence, ADAM, ACCURACY)
+    if not judged:
+        return ""
+    parts = []
+    for j in judged:
+        ours, base = (evidence.mean(j.task, family, ACCURACY) for family in (ADAMW, ADAM))
+        parts.append(f"{shown(j.lead)} points {where(evidence, j.task)} ({ours:.2f} against "
+                     f"{base:.2f} %)")  # fmt: skip
+    return f"With all arms tuned alike and stopped early, AdamW {_says(judged)}: {listed(parts)}."
 
 
-def _schedule(evidence: Evidence) -> list[Card]:
-    made = []
-    for cosine, constant in evidence.schedules()[:1]:
-        grown = growth(*(evidence.lead(task, ACCURACY) for task in (cosine, constant)))
-        gains = [
-            evidence.mean(cosine, family, ACCURACY) - evidence.mean(constant, family, ACCURACY)
-            for family in (ADAM, ADAMW)
-        ]
-        small = grown.negligible(evidence.matters[ACCURACY])
-        verdict = "right" if grown.low > 0 else "wrong" if grown.high < 0 or small else "open"
-        made.append(Card(
-            "(3) A schedule was missing",
-            verdict,
-            f"{shown(grown, ACCURACY)} points",
-            f"By so much AdamW's lead is larger with a cosine. The cosine itself gives Adam "
-            f"{gains[0]:+.2f} points and AdamW {gains[1]:+.2f}.",
-            plots.schedules(evidence, cosine, constant),
-            {"right": True, "wrong": False}.get(verdict),
-        ))  # fmt: skip
-    return made
+def _says(judged: Sequence[Judgement]) -> str:
+    """What verdicts, the largest lead first, say of AdamW and Adam."""
+    verdicts = {j.verdict for j in judged}
+    if BETTER in verdicts:
+        all_say = all(j.verdict == BETTER for j in judged)
+        return f"is more accurate than Adam{'' if all_say else ' in some of what was tried'}"
+    if WORSE in verdicts:
+        return "is not more accurate than Adam"
+    if all(NEGLIGIBLE in verdict for verdict in verdicts):
+        return "and Adam differ by less than matters"
+    return "and Adam cannot be told apart"
+
+
+def _talk(evidence: Evidence) -> str:
+    asked = [name for name, e in evidence.studied.items() if e.bench.task.talk_seeds]
+    if not asked:
+        return ""
+    decays = listed(f"{decay:g}" for decay in evidence.config.talk)
+    weak, strong = (
+        [evidence.talk_leads(asked[0])[decay] for decay in values]
+        for values in (evidence.talk_times_rate, evidence.talk_per_step)
+    )
+    matters = evidence.matters[ACCURACY]
+    return (
+        f"The talk's λ, {decays}, could mean either of two things: multiplied by the learning "
+        f"rate, as in PyTorch, {_effect(weak, matters)}; taken whole at every step, as in the "
+        f"paper, {_effect(strong, matters)}."
+    )
+
+
+def _effect(leads: Sequence[Difference], matters: float) -> str:
+    """What values of λ do to Adam's accuracy."""
+    numbers = listed(f"{lead.mean:+.1f}" for lead in leads)
+    if all(lead.negligible(matters) for lead in leads):
+        return f"they do next to nothing ({numbers} points against Adam)"
+    if all(lead.high < 0 for lead in leads):
+        return f"they do harm ({numbers} points)"
+    return f"they change Adam's accuracy by {numbers} points"
+
+
+def _loss(evidence: Evidence) -> str:
+    judged = _judged(evidence, ADAM, CALIBRATED)
+    if not judged:
+        return ""
+    raw = [evidence.lead(j.task, LOSS, LAST).mean for j in judged]
+    parts = [
+        f"from {before:.3f} to {shown(j.lead, CALIBRATED)} {where(evidence, j.task)}"
+        for before, j in zip(raw, judged, strict=True)
+    ]
+    mended = all(j.lead.mean < before / 2 for before, j in zip(raw, judged, strict=True))
+    most = "Most of AdamW's lead in loss is Adam's overconfidence, which other means mend: once"
+    return (
+        f"{most if mended else 'Once'} both stop early and one temperature calibrates each, "
+        f"{'it' if mended else "AdamW's lead in test loss"} goes {listed(parts)}."
+    )
+
+
+def _wrong_labels(evidence: Evidence) -> str:
+    noisy = [name for name, e in evidence.studied.items() if e.bench.task.noise]
+    if not noisy:
+        return ""
+    task = noisy[0]
+    share = 100 * evidence.studied[task].bench.task.noise
+    tuned = f"{shown(evidence.lead(task, ACCURACY))} points"
+    if not evidence.studied[task].bench.task.talk_seeds:
+        return f"Where {share:g} % of the labels are wrong AdamW leads by {tuned}."
+    last, stopped = (evidence.talk_best(task, read) for read in (LAST, STOPPED))
+    return (
+        f"Where {share:g} % of the labels are wrong, its lead at the talk's learning rate and the "
+        f"last epoch is {shown(last)} points; stopping both early leaves {shown(stopped)}, and "
+        f"tuning both {tuned}."
+    )
+
+
+def _l2(evidence: Evidence) -> str:
+    judged = _judged(evidence, L2, ACCURACY)
+    if not judged:
+        return ""
+    parts = [f"{shown(j.lead)} points {where(evidence, j.task)}" for j in judged]
+    close = not any(j.verdict == BETTER and j.lead.low > j.matters for j in judged)
+    says = "comes close" if close else "does not come close"
+    return f"Adam with L2 regularization, tuned alike, {says}: AdamW leads it by {listed(parts)}."

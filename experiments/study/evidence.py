@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from adamw_jax import weight_decay_from_per_step
 from experiments.harness.statistics import Difference
 from experiments.study import comparisons
 from experiments.study.comparisons import Judgement
@@ -56,17 +57,36 @@ class Evidence:
         )  # fmt: skip
         return float(np.mean(rows["test"].to_numpy())) * np.sign(MEASURES[measure].scale)
 
+    @property
+    def talk_times_rate(self) -> list[float]:
+        """The talk's λ if it is multiplied by the learning rate, as λ of AdamW."""
+        return list(self.config.talk)
+
+    @property
+    def talk_per_step(self) -> list[float]:
+        """The talk's λ if a step takes it whole, as λ of AdamW."""
+        rate = self.config.talk_learning_rate
+        return [weight_decay_from_per_step(decay, rate) for decay in self.config.talk]
+
     def talk_leads(self, task: str, read: str = LAST) -> dict[float, Difference]:
         """By λ: how much more accurate AdamW is than Adam at the talk's learning rate."""
-        rows = self.studied[task].scores.filter(
-            pl.col("stage") == TALK, pl.col("measure") == ACCURACY, pl.col("read") == read
-        )
         tests = {
             decay: runs.sort("seed")["test"].to_numpy()
-            for (decay,), runs in rows.group_by("decay", maintain_order=True)
+            for (decay,), runs in self._talk(task, read).group_by("decay", maintain_order=True)
         }
         adam = tests.pop(0.0)
         return {decay: Difference.of(values, adam) for decay, values in tests.items()}
+
+    def talk_best(self, task: str, read: str) -> Difference:
+        """The lead at the talk's learning rate of the λ that the validation images choose."""
+        means = self._talk(task, read).filter(pl.col("family") == ADAMW)
+        means = means.group_by("decay", maintain_order=True).agg(pl.mean("validation"))
+        return self.talk_leads(task, read)[means.sort("validation")["decay"][-1]]
+
+    def _talk(self, task: str, read: str) -> pl.DataFrame:
+        return self.studied[task].scores.filter(
+            pl.col("stage") == TALK, pl.col("measure") == ACCURACY, pl.col("read") == read
+        )
 
     def overfitting(self, task: str) -> float:
         """How far Adam's validation loss ends above its lowest, the logarithm of their ratio."""

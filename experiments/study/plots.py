@@ -143,10 +143,12 @@ def budget(evidence: Evidence) -> Figure:
             trials = evidence.studied[task].scores.filter(
                 pl.col("stage") == TUNING, pl.col("measure") == measure, pl.col("read") == STOPPED
             )
-            for (family,), rows in trials.group_by("family", maintain_order=True):
-                best = best_so_far(rows["validation"]) * (1 if measure == ACCURACY else -1)
-                color = COLORS[str(family)]
-                axis.plot(range(1, len(best) + 1), best, color=color, label=family)
+            bests = {
+                str(family): best_so_far(rows["validation"]) * (1 if measure == ACCURACY else -1)
+                for (family,), rows in trials.group_by("family", maintain_order=True)
+            }
+            for family, best in bests.items():
+                axis.plot(range(1, len(best) + 1), best, color=COLORS[family], label=family)
             axis.set_title(f"{task}")
             axis.set(xlabel="trials", ylabel="best validation " + (
                 "accuracy, %" if measure == ACCURACY else "loss, calibrated"))  # fmt: skip

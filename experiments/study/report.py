@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.harness.report import Report
-from experiments.study import answer, plots, tables
+from experiments.study import answer, guesses, plots, tables
 from experiments.study.evidence import Evidence
 from experiments.study.settings import Settings
 from experiments.study.stages import Studied
@@ -23,7 +23,7 @@ def summarize(config: Settings, studied: Sequence[Studied]) -> Report:
         tables.all_of(evidence),
         plots.all_of(evidence),
         {"results": tables.every(evidence)},
-        answer.cards(evidence),
+        guesses.cards(evidence),
     )
 
 

@@ -90,7 +90,7 @@ def talks(bench: Bench, config: Settings) -> list[Candidate]:
     Values in between are there, too, for the picture.
     """
     rate = config.talk_learning_rate
-    per_step = (weight_decay_from_per_step(decay, rate) for decay in config.talk)
+    per_step = [weight_decay_from_per_step(decay, rate) for decay in config.talk]
     decays = sorted({*config.talk, *config.between, *per_step})
     arms = [Arm(ADAM, 0.0, rate), *(Arm(ADAMW, decay, rate) for decay in decays)]
     return [Candidate(arm, max(bench.task.epochs)) for arm in arms]
