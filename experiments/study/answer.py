@@ -100,11 +100,13 @@ def _loss(evidence: Evidence) -> str:
         for before, j in zip(raw, judged, strict=True)
     ]
     mended = all(j.lead.mean < before / 2 for before, j in zip(raw, judged, strict=True))
-    most = "Most of AdamW's lead in loss is Adam's overconfidence, which other means mend: once"
-    return (
-        f"{most if mended else 'Once'} both stop early and one temperature calibrates each, "
-        f"{'it' if mended else "AdamW's lead in test loss"} goes {listed(parts)}."
-    )
+    once = "once both stop early and one temperature calibrates each"
+    if mended:
+        return (
+            "Most of AdamW's lead in loss is Adam's overconfidence, which other means mend, too: "
+            f"{once}, it goes {listed(parts)}."
+        )
+    return f"AdamW's lead in test loss, {once}, goes {listed(parts)}."
 
 
 def _wrong_labels(evidence: Evidence) -> str:
