@@ -32,6 +32,7 @@ EXPERIMENTS = {
     "landscape": "landscape",
     "vae": "vae",
     "grokking": "grokking",
+    "timescale": "timescale.question",
 }
 
 

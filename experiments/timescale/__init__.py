@@ -1,0 +1,1 @@
+"""AdamW's best timescale over batch sizes and numbers of images."""

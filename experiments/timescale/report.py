@@ -1,0 +1,181 @@
+"""What the scores say about the best timescale, in sentences, tables and a plot."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import adamw_jax
+from experiments.harness import formats, plots
+from experiments.harness.report import Figure, Report, Table
+from experiments.timescale.law import (
+    ERROR,
+    LAW,
+    LOSS,
+    MEASURES,
+    Cell,
+    Choice,
+    Cost,
+    Law,
+    costs,
+    scores,
+    smooth,
+)  # fmt: skip
+
+SAME = 2  # a τ that changes by less than this factor is about the same
+HIGHEST = 50  # where the plot ends, in percent above the least loss
+COLORS = plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY
+
+
+def summarize(runs: pl.DataFrame, cells: Sequence[Cell], timescales: Sequence[float]) -> Report:
+    """Finds the best τ in every cell and how it depends on the cell.
+
+    Args:
+      runs: a row for every run, as `scores` takes it.
+      cells: all cells, ascending.
+      timescales: τ, ascending.
+    """
+    scored = {measure: scores(runs, measure, cells) for measure in MEASURES}
+    laws = {measure: Law.of(s, cells, timescales) for measure, s in scored.items()}
+    chosen = {measure: [Choice.of(c, timescales) for c in s] for measure, s in scored.items()}
+    cost = costs(scored[LOSS], laws[LOSS], cells, timescales)
+    findings = [
+        answer(laws[LOSS], cells),
+        "What it costs in calibrated loss to take τ from a rule, on average and at most: "
+        + "; ".join(f"{rule} {c.mean:.3f} and {c.most:.3f}" for rule, c in cost.items())
+        + ".",
+        ends(chosen[LOSS], laws[LOSS], timescales),
+    ]
+    tables = [_rules(cost, laws)] + [
+        _cells(measure, choices, cells, timescales) for measure, choices in chosen.items()
+    ]
+    figure = _figure(chosen[LOSS], laws[LOSS], cells, timescales)
+    return Report("", findings, tables, [figure], {"runs": runs.to_dicts()})
+
+
+def answer(law: Law, cells: Sequence[Cell]) -> str:
+    """Whether the best τ is the same for the least and the largest batch size and images."""
+    ratios = _ratios(cells)
+    changes, low, high = (ratios**exponents for exponents in (law.exponents, law.low, law.high))
+    same = (low > 1 / SAME) & (high < SAME)
+    differs = ~same & ((low > 1) | (high < 1))
+    verdict = "not" if differs[:2].any() else "about" if same[:2].all() else "perhaps not"
+    batch, images, rate = (
+        f"{x:.2g} [{a:.2g}, {b:.2g}]" for x, a, b in zip(changes, low, high, strict=True)
+    )
+    return (
+        f"AdamW's best timescale in epochs is {verdict} the same for all: with {ratios[0]:.3g} "
+        f"times the batch size it is {batch} times as long, with {ratios[1]:.3g} times the images "
+        f"{images} times, and with {ratios[2]:.3g} times the learning rate {rate} times, all else "
+        "being equal."
+    )
+
+
+def _ratios(cells: Sequence[Cell]) -> np.ndarray:
+    """By how much the batch size, the images and, in a cell, α vary, float64[3]."""
+    first, last = cells[0], cells[-1]
+    rate = first.rates[-1] / first.rates[0]
+    return np.array([last.batch_size / first.batch_size, last.images / first.images, rate])
+
+
+def ends(chosen: Sequence[Choice], law: Law, timescales: Sequence[float]) -> str:
+    """Where no decay is good enough, and how often a better τ may lie beyond the grid."""
+    none = sum(c.near[-1] for c in chosen)
+    grid = np.isin(law.best, np.log([timescales[0], timescales[-1]])).sum()
+    return (
+        f"In {none} of {len(chosen)} cells the seeds cannot tell no decay from the best. On {grid} "
+        f"of {len(law.best)} curves the best τ is at an end of the grid, and a better one may lie "
+        "beyond."
+    )
+
+
+def _rules(cost: Mapping[str, Cost], laws: Mapping[str, Law]) -> Table:
+    powers = "000", ("1", "−1", "−1"), ("1", "−1", "0"), _exponents(laws[LOSS])
+    rows = [
+        [rule, *exponents, f"{c.constant:.2g}", f"{c.mean:.4f}", f"{c.most:.4f}"]
+        for (rule, c), exponents in zip(cost.items(), powers, strict=True)
+    ]
+    rows.append([f"{LAW}, by error", *_exponents(laws[ERROR]), "", "", ""])
+    columns = ["", "batch size", "images", "α", "constant", "costs on average", "at most"]
+    note = (
+        "Exponents of τ, those of the fitted laws with 95 % intervals. Constant: τ in epochs, λ, "
+        "the decay per step, or a factor of the law's τ; the one that costs least on average. "
+        "Cost: calibrated loss above the curve's least."
+    )
+    return Table("A rule for all", columns, rows, note)
+
+
+def _exponents(law: Law) -> list[str]:
+    ends = zip(law.exponents, law.low, law.high, strict=True)
+    return [f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]" for middle, low, high in ends]
+
+
+def _cells(
+    measure: str, chosen: Sequence[Choice], cells: Sequence[Cell], timescales: Sequence[float]
+) -> Table:
+    rows = []
+    for cell, c in zip(cells, chosen, strict=True):
+        rate, near = cell.rates[c.rate], np.append(timescales, np.inf)[c.near]
+        per_step = adamw_jax.per_step_from_timescale(c.timescale, cell.steps)
+        rows.append(
+            [
+                f"{cell.images:,} images, batch {cell.batch_size:,}",
+                f"{cell.steps:,}",
+                f"{rate:.3g}",
+                formats.timescale(c.timescale),
+                f"{formats.timescale(near.min())} to {formats.timescale(near.max())}",
+                f"{adamw_jax.weight_decay_from_per_step(per_step, rate):.2g}",
+                f"{c.curve[:-1].min():.4g}",
+                f"{c.curve[-1]:.4g}",
+            ]
+        )
+    columns = ["", "steps per epoch", "α", "best τ", "near best", "λ", measure, "without decay"]
+    note = (
+        "τ in epochs. Scores are means over the seeds on the validation images, at the α of the "
+        "best. Near best: the τ of the grid that a paired t-test at 5 % does not find worse than "
+        "the best; ∞ is no decay."
+    )
+    return Table(f"The best timescale by {measure.partition(',')[0]}", columns, rows, note)
+
+
+def _figure(
+    chosen: Sequence[Choice], law: Law, cells: Sequence[Cell], timescales: Sequence[float]
+) -> Figure:
+    pairs = zip(cells, chosen, strict=True)
+    panels = [list(group) for _, group in itertools.groupby(pairs, lambda pair: pair[0].images)]
+    figure, (axes,) = plots.subplots(len(panels), height=4.2)
+    for axis, panel in zip(axes, panels, strict=True):
+        _panel(axis, panel, timescales)
+    axes[0].set_ylabel("calibrated loss above the least, %")
+    ratios, (batch, images, _) = _ratios(cells), _ratios(cells) ** law.exponents
+    title = (
+        f"{ratios[0]:.3g} times the batch size makes the best timescale {batch:.2g} times as long, "
+        f"and {ratios[1]:.3g} times the images {images:.2g} times"
+    )
+    caption = (
+        "Validation loss over the timescale of the decay, at the best α of each batch size. Star: "
+        "the best; bar: what the seeds cannot tell from it. ∞ is no decay. Means over the seeds."
+    )
+    return Figure("timescale", title, figure, caption)
+
+
+def _panel(axis: Any, panel: Sequence[tuple[Cell, Choice]], timescales: Sequence[float]) -> None:
+    """Draws the curves for one number of images, and below them the best τ of each."""
+    x = np.append(timescales, timescales[-1] ** 2 / timescales[-2])  # the last is for infinity
+    for i, ((cell, c), color) in enumerate(zip(panel, itertools.cycle(COLORS))):
+        fine, curve = smooth(c.curve[:-1], timescales)
+        above = 100 * (c.curve / curve.min() - 1)
+        axis.plot(np.exp(fine), 100 * (curve / curve.min() - 1), color=color)
+        axis.plot(x, above, "o", color=color, markersize=3)
+        axis.plot(x[-2:], above[-2:], ":", color=color)
+        row = -HIGHEST * (i + 1) / 12
+        axis.plot(x[c.near][[0, -1]], [row, row], color=color, lw=5, alpha=0.4)
+        axis.plot(c.timescale, row, "*", color=color, markersize=12)
+        axis.text(x[0], row, f"batch {cell.batch_size:,}", color=color, va="center")
+    axis.set(title=f"{panel[0][0].images:,} images", xscale="log", xlabel="timescale τ, epochs")
+    axis.set_xticks(x, [*map("{:g}".format, timescales), "∞"])
+    axis.minorticks_off()
+    axis.set_ylim(-HIGHEST * (len(panel) + 1) / 12, HIGHEST)
+    axis.set_yticks(np.linspace(0, HIGHEST, 6))
