@@ -118,6 +118,22 @@ def test_the_law_that_made_the_best_timescales_is_found(exponents):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        ((-0.1, 0.1, -2), (0.1, 0.4, -1), "about the same"),  # whatever α does
+        ((-0.1, -0.9, 0), (0.1, -0.6, 0), "not the same"),
+        ((-0.1, 0.1, 0), (0.1, 0.7, 0), "not the same"),
+        ((-0.1, -0.8, 0), (0.1, 0.1, 0), "perhaps not the same"),
+    ],
+)
+def test_the_same_is_within_a_factor_of_two(low, high, verdict):
+    """Batch sizes and images vary by 4 here, so that an exponent of a half is a factor of 2."""
+    middle = np.add(low, high) / 2
+    law = Law(middle, np.array(low), np.array(high), np.zeros(8), np.zeros(8))
+    assert f"is {verdict} for all: with 4 times the batch size" in report.answer(law, CELLS)
+
+
+@pytest.mark.parametrize(
     ("rule", "constant", "log_tau"),
     [
         ("one τ", 7.0, lambda cell, rate: math.log(7)),
@@ -130,6 +146,7 @@ def test_the_rule_that_holds_costs_least_and_its_constant_is_found(rule, constan
     cost = law.costs(scored, fit, CELLS, TAUS)
     others = cost.keys() - {rule, LAW}
     assert all(cost[rule].mean < cost[other].mean / 2 for other in others)
+    assert f"{rule} for all costs least: 0.000 and 0.00" in report.price(cost)
     assert cost[rule].constant == pytest.approx(constant, rel=0.05)
     assert cost[rule].most >= cost[rule].mean >= 0
 

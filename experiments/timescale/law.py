@@ -49,7 +49,7 @@ def scores(runs: pl.DataFrame, measure: str, cells: Sequence[Cell]) -> np.ndarra
 
 
 def smooth(curves: np.ndarray, timescales: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Curves on a fine grid of log τ, by Akima's interpolation, which does not overshoot.
+    """Curves on a fine grid of log τ, by Akima's interpolation, which hardly overshoots.
 
     Args:
       curves: scores float[…, timescales].
@@ -137,6 +137,7 @@ class Law(NamedTuple):
         )
         best = optimum(decayed.mean(-1), timescales).reshape(-1)
         sampled = optimum(np.einsum("crts,ncs->ncrt", decayed, drawn / seeds), timescales)
+        # The first column, log e = 1, is for the law's constant.
         x = np.log([(math.e, c.batch_size, c.images, rate) for c in cells for rate in c.rates])
         solve = np.linalg.pinv(x)
         samples = sampled.reshape(RESAMPLES, -1) @ solve.T

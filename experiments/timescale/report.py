@@ -22,7 +22,7 @@ from experiments.timescale.law import (
     costs,
     scores,
     smooth,
-)  # fmt: skip
+)
 
 SAME = 2  # a τ that changes by less than this factor is about the same
 HIGHEST = 50  # where the plot ends, in percent above the least loss
@@ -43,9 +43,7 @@ def summarize(runs: pl.DataFrame, cells: Sequence[Cell], timescales: Sequence[fl
     cost = costs(scored[LOSS], laws[LOSS], cells, timescales)
     findings = [
         answer(laws[LOSS], cells),
-        "What it costs in calibrated loss to take τ from a rule, on average and at most: "
-        + "; ".join(f"{rule} {c.mean:.3f} and {c.most:.3f}" for rule, c in cost.items())
-        + ".",
+        price(cost),
         ends(chosen[LOSS], laws[LOSS], timescales),
     ]
     tables = [_rules(cost, laws)] + [
@@ -80,6 +78,17 @@ def _ratios(cells: Sequence[Cell]) -> np.ndarray:
     return np.array([last.batch_size / first.batch_size, last.images / first.images, rate])
 
 
+def price(cost: Mapping[str, Cost]) -> str:
+    """Which rule costs least, and what the others and the fitted law cost."""
+    rules = sorted(cost.keys() - {LAW}, key=lambda rule: cost[rule].mean)
+    first, *others = (f"{cost[rule].mean:.3f} and {cost[rule].most:.3f}" for rule in [*rules, LAW])
+    listed = ", ".join(f"{r} {c}" for r, c in zip([*rules[1:], LAW], others, strict=True))
+    return (
+        f"Of the rules that could give τ, {rules[0]} for all costs least: {first} of calibrated "
+        f"loss, on average and at most. The others: {listed}."
+    )
+
+
 def ends(chosen: Sequence[Choice], law: Law, timescales: Sequence[float]) -> str:
     """Where no decay is good enough, and how often a better τ may lie beyond the grid."""
     none = sum(c.near[-1] for c in chosen)
@@ -92,7 +101,7 @@ def ends(chosen: Sequence[Choice], law: Law, timescales: Sequence[float]) -> str
 
 
 def _rules(cost: Mapping[str, Cost], laws: Mapping[str, Law]) -> Table:
-    powers = "000", ("1", "−1", "−1"), ("1", "−1", "0"), _exponents(laws[LOSS])
+    powers = ("0", "0", "0"), ("1", "−1", "−1"), ("1", "−1", "0"), _exponents(laws[LOSS])
     rows = [
         [rule, *exponents, f"{c.constant:.2g}", f"{c.mean:.4f}", f"{c.most:.4f}"]
         for (rule, c), exponents in zip(cost.items(), powers, strict=True)
