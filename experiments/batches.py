@@ -269,29 +269,31 @@ def _way(passes: int, r: Runs, config: Settings) -> str:
 
 
 def _figure(runs: dict[int, Runs], config: Settings) -> Figure:
-    figure, ((gradients, cost, clock),) = plots.subplots(3)
+    figure, ((gradients, cost, clock),) = plots.subplots(3, height=4.4)
     least = min(runs, key=lambda size: runs[size].loss[-1])
     passes = np.arange(config.passes + 1)
-    seen = passes * config.examples / 1000
+    lines = []
     for (size, r), color in zip(runs.items(), itertools.cycle(COLORS)):
-        gradients.plot(seen, r.loss, color=color)
-        gradients.text(seen[-1], r.loss[-1], f" {size:,}", color=color, va="center")
-        cost.plot(size, 1e6 * r.seconds / _steps(size, config), "o", color=color)
+        (line,) = gradients.plot(passes, r.loss, color=color)
+        lines.append((line, f"{size:,}"))
+        cost.plot(size, 1e6 * r.seconds / _steps(size, config), "o", color=color, markersize=8)
         # A logarithmic axis has no place for the start, at time 0.
         clock.plot(1e3 * r.seconds * passes[1:] / config.passes, r.loss[1:], color=color)
     sizes = np.array(sorted(runs))
     per_image = runs[sizes[-1]].seconds / config.passes / config.examples
     cost.plot(sizes, 1e6 * per_image * sizes, ":", color=plots.BLACK, zorder=0)
-    gradients.set(title="training loss by batch size", xlabel="per-example gradients / 1000")
-    gradients.set_xlim(0, 1.2 * seen[-1])
-    cost.set(title="time per step / µs", xlabel="images in a batch", xscale="log", yscale="log")
-    clock.set(title="training loss", xlabel="time / ms", xscale="log")
+    cost.text(0.97, 0.03, "dotted: in proportion\nto the images", ha="right",
+              transform=cost.transAxes)  # fmt: skip
+    gradients.set(title="training loss by batch size", xlabel="passes over the images")
+    cost.set(title="time of a step, µs", xlabel="images in a batch", xscale="log", yscale="log")
+    clock.set(title="training loss", xlabel="time, ms", xscale="log")
     plots.log_y(gradients)
     plots.log_y(clock)
+    plots.label_ends(gradients, lines)
     return Figure(
         "batches",
-        f"Equally many gradients lead furthest in batches of {least:,}",
+        f"With equally many gradients, batches of {least:,} lead furthest",
         figure,
-        "Means over the seeds, each batch size at its best learning rate and in one color "
-        "throughout. Dotted: time in proportion to the images, from the largest batch.",
+        "Means over the seeds, each batch size at its best learning rate. In each pass over the "
+        "images, all batch sizes compute as many gradients.",
     )

@@ -182,30 +182,32 @@ def _figure(series: dict[str, Series], truth: Truth, theory: Theory) -> Figure:
     figure, ((first, second, step),) = plots.subplots(3)
     t = np.arange(1, len(theory["m"]) + 1)
 
-    def draw(ax, name, color, label):
-        s = series[name]
-        ax.fill_between(t, s.low, s.high, color=color, alpha=0.15, linewidth=0)
-        ax.plot(t, s.mean, color=color, label=label)
+    def draw(axis, raw, corrected, predicted, names):
+        lines = []
+        for name, color in ((raw, plots.VERMILION), (corrected, plots.BLUE)):
+            s = series[name]
+            band = axis.fill_between(t, s.low, s.high, color=color, alpha=0.15, linewidth=0)
+            lines += axis.plot(t, s.mean, color=color)
+        (theory,) = axis.plot(t, predicted, ":", color=plots.BLACK)
+        axis.set(xlabel="step", xlim=(0, len(t)), ylim=(0, None))
+        plots.label_ends(axis, list(zip(lines, names, strict=True)))
+        return theory, band
 
-    for ax, x, moment in ((first, "m", "E[g]"), (second, "v", "E[g²]")):
-        draw(ax, x, plots.VERMILION, x)
-        draw(ax, f"{x}_hat", plots.BLUE, f"{x}̂")
-        ax.axhline(truth[x], ls="--", color=plots.BLACK, label=moment)
-        ax.plot(t, theory[x] * truth[x], ":", color=plots.BLACK, label=f"(1 − βᵗ) {moment}")
-        ax.set_title("first moment" if x == "m" else "second moment")
-    draw(step, "uncorrected", plots.VERMILION, "without correction")
-    draw(step, "corrected", plots.BLUE, "with")
+    draw(first, "m", "m_hat", theory["m"] * truth["m"], ("m", "m̂"))
+    draw(second, "v", "v_hat", theory["v"] * truth["v"], ("v", "v̂"))
     predicted = theory["step"] * series["corrected"].mean
-    step.plot(t, predicted, ":", color=plots.BLACK, label="with × (1 − β₁ᵗ) / √(1 − β₂ᵗ)")
-    step.set_title("length of the step / α")
+    key = draw(step, "uncorrected", "corrected", predicted, ("without", "with"))
+    first.set_title("m, average of g")
+    second.set_title("v, average of g²")
+    step.set_title("length of a step / α")
+    names = "theory, from 1 − βᵗ", "the middle 80 % of the coordinates"
+    figure.legend(key, names, loc="outside lower center", ncols=2)
     longer = series["uncorrected"].mean[0] / series["corrected"].mean[0]
-    step.set_ylim(0, 1.3 * series["uncorrected"].high.max())  # room for the legend
-    for ax in (first, second, step):
-        ax.set(xlabel="step", xlim=(1, len(t)))
-        ax.legend()
     return Figure(
         "bias-correction",
         f"Without bias correction the first step is {longer:.2g} times as long",
         figure,
-        "Means over the coordinates; the bands hold the middle 80 % of them. Dotted: the theory.",
+        "Means over the coordinates. Red: without bias correction; blue: with. Corrected, both "
+        "averages are the true ones from the first step on; in theory the step is then shorter by "
+        "(1 − β₁ᵗ) / √(1 − β₂ᵗ).",
     )

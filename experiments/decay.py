@@ -109,7 +109,7 @@ def run(config: Settings, context: Context) -> Report:
         "",
         list(_findings(ways, rates, sweep, config)),
         [_table(ways, rates, config)],
-        [_figure(ways, sweep, config)],
+        [_figure(ways, rates, sweep, config)],
         {
             "groups": [
                 {"optimizer": name, "scale": scale, "step": step + 1, "remaining": float(way[step])}
@@ -190,29 +190,42 @@ def _findings(ways: Measured, rates: Measured, sweep: Measured, config: Settings
     )
 
 
-def _figure(ways: Measured, sweep: Measured, config: Settings) -> Figure:
-    figure, ((groups, rates),) = plots.subplots(2, height=4)
+def _figure(ways: Measured, rates: Measured, sweep: Measured, config: Settings) -> Figure:
+    figure, ((groups, over_scales),) = plots.subplots(2, height=4.4)
     t = np.arange(1, config.steps + 1)
     kept = t % config.recorded_every == 0
-    for name, color in COLORS.items():
-        for scale, way, style in zip(config.scales, ways[name], ("-", "--"), strict=True):
-            groups.plot(t[kept], way[kept], style, color=color, label=f"{name}, σ = {scale:g}")
-    nominal = config.learning_rate * config.weight_decay
-    groups.plot(t[kept], (1 - nominal) ** t[kept], ":", color=plots.BLACK, label="(1 − αλ)ᵗ")
-    groups.set(title="mean parameter / its start", xlabel="step", ylim=(0, None))
-    groups.legend()
+    lines = [
+        (
+            groups.plot(t[kept] / 1000, 100 * way[kept], style, color=color)[0],
+            f"{name}, σ = {scale:g}",
+        )
+        for name, color in COLORS.items()
+        for scale, way, style in zip(config.scales, ways[name], ("-", "--"), strict=True)
+    ]
+    groups.set(title="what is left of a parameter, %", xlabel="1,000 steps", ylim=(0, None))
+    groups.set_xlim(0, None)
     scales = np.geomspace(min(config.sweep_scales), max(config.sweep_scales), 200)
+    predictions = []
     for name, color in COLORS.items():
-        rates.plot(config.sweep_scales, sweep[name], "o", color=color, label=name)
-        rates.plot(scales, predicted(name, scales, config), color=color, lw=1)
-    rates.plot(scales, nominal / scales, ":", color=plots.BLACK, label="αλ/σ")
-    rates.set(title="fraction lost per step", xlabel="σ of the gradients")
-    rates.set(xscale="log", yscale="log")
-    rates.legend()
+        over_scales.plot(config.sweep_scales, sweep[name], "o", color=color)
+        predictions += over_scales.plot(scales, predicted(name, scales, config), color=color)
+    over_scales.set(title="fraction lost per step", xlabel="σ, deviation of the gradients")
+    over_scales.set(xscale="log", yscale="log")
+    plots.label_ends(groups, lines)
+    plots.label_ends(over_scales, list(zip(predictions, COLORS, strict=True)))
+    small, large = np.argsort(config.scales)
+    ratio = config.scales[large] / config.scales[small]
+
+    def speed(name: str) -> str:
+        faster = rates[name][small] / rates[name][large]
+        return "just as fast" if abs(faster - 1) < 0.01 else f"{faster:.3g} times as fast"
+
     return Figure(
         "decay",
-        "AdamW takes the same fraction of every parameter, Adam+L2 more where gradients are small",
+        f"Where gradients are {ratio:.3g} times smaller, Adam+L2 decays parameters {speed(L2)}, "
+        f"AdamW {speed(ADAMW)}",
         figure,
-        "Left: the mean parameter of each group. Right: measured (dots) over a range of gradients, "
-        "and predicted (lines).",
+        "Left: the mean parameter of two groups, which differ in the deviation σ of their "
+        "gradients. Right: measured (dots) and predicted (lines): αλ for AdamW, αλ/√(σ² + λ²θ²) "
+        "for Adam+L2.",
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
+from matplotlib.lines import Line2D
 
 import adamw_jax
 from adamw_jax import sweep
@@ -20,6 +21,7 @@ from experiments.harness.sweeps import run_grid
 from experiments.training.addition import addition_run, decayed, modular_addition
 
 KNOWS, GENERALIZES = 0.99, 0.95
+Runs = dict[float, list[sweep.Result]]  # by λ
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -82,7 +84,7 @@ def first_above(result: sweep.Result, metric: str, threshold: float, every: int)
     return every * (reached[0] + 1) if len(reached) else np.inf
 
 
-def _report(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Report:
+def _report(by_decay: Runs, config: Settings) -> Report:
     every = config.steps // config.evaluations
     rows, medians = [], {}
     for decay, runs in by_decay.items():
@@ -127,7 +129,7 @@ def _report(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Repo
          **{k: v[i] for k, v in r.metrics.items()}}
         for d, runs in by_decay.items() for r in runs for i, a in enumerate(r.advance)
     ]  # fmt: skip
-    return Report("", findings, [table], [_figure(by_decay, config)], {"results": data})
+    return Report("", findings, [table], [_figure(by_decay, medians, config)], {"results": data})
 
 
 def _median(steps: list[float]) -> float:
@@ -139,29 +141,41 @@ def _steps(value: float) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else "never"
 
 
+def _when(step: float) -> str:
+    return f"at step {step:,.0f}" if np.isfinite(step) else "never"
+
+
 def _listed(start: str, decays: list[float]) -> list[str]:
     return [start + ", ".join(f"{decay:g}" for decay in decays) + "."] if decays else []
 
 
-def _figure(by_decay: dict[float, list[sweep.Result]], config: Settings) -> Figure:
+def _figure(by_decay: Runs, medians: dict[float, float], config: Settings) -> Figure:
     columns = min(3, len(by_decay))
-    figure, axes = plots.subplots(columns, -(-len(by_decay) // columns), height=2.8)
+    figure, axes = plots.subplots(columns, -(-len(by_decay) // columns), height=3)
     every = config.steps // config.evaluations
+    colors = {"train": plots.BLACK, "test": plots.BLUE}
     for axis in axes.flat[len(by_decay) :]:
         axis.set_visible(False)
     for axis, (decay, runs) in zip(axes.flat, by_decay.items(), strict=False):
-        for i, r in enumerate(runs):
-            for metric, color in (("train", plots.BLACK), ("test", plots.BLUE)):
-                label = {"train": "its pairs", "test": "the others"}[metric]
-                accuracy = 100 * r.metrics[f"{metric}_accuracy"]
-                axis.plot(every * r.advance, accuracy, color=color, lw=1, alpha=0.7,
-                          label=label if i == 0 else None)  # fmt: skip
-        axis.set(xscale="log", ylim=(-3, 103), title=f"λ = {decay:g}")
+        for r in runs:
+            for split, color in colors.items():
+                accuracy = 100 * r.metrics[f"{split}_accuracy"]
+                axis.plot(every * r.advance, accuracy, color=color, lw=1.5, alpha=0.8)
+        axis.set(xscale="log", ylim=(-3, 103), title=f"λ = {decay:g}: {_when(medians[decay])}")
     for axis in axes[-1]:
         axis.set_xlabel("step")
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy, %")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    caption = "Accuracy on the pairs that are trained on, and on the others; a line for each seed."
-    title = "When the pairs that are not trained on come right, for each decay"
+    names = "pairs that are trained on", "pairs left out"
+    lines = [Line2D([], [], color=color) for color in colors.values()]
+    figure.legend(lines, names, loc="outside lower center", ncols=2)
+    first, least = min(by_decay, key=medians.__getitem__), min(by_decay)
+    ways = [
+        f"{_when(medians[decay])} with λ = {decay:g}" for decay in dict.fromkeys((first, least))
+    ]
+    title = f"The pairs left out of training come right {', '.join(ways)}"
+    caption = (
+        "Accuracy on the pairs that are trained on, and on the others; a line for each seed. Above "
+        f"each plot, the median step at which {100 * GENERALIZES:g} % of the others are right."
+    )
     return Figure("grokking", title, figure, caption)

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 import adamw_jax
 from adamw_jax import sweep
@@ -32,9 +31,12 @@ from experiments.training.arms import L2, PER_STEP, TIMES_RATE, Arm
 from experiments.training.classifier import classifier_run
 from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
+from experiments.training.plots import NAMES
 from experiments.training.sample import sample
 
 Values = Annotated[tuple[settings.Positive, ...], settings.SOME]
+DECAYS = {L2: "decay λ′", TIMES_RATE: "decay λ", PER_STEP: "decay λ"}
+OUTLINE = [withStroke(linewidth=4, foreground="white")]
 FEW = 5  # fewer good cells than this have no correlation
 BRIGHT = 2  # the colors end at this many times the least error
 
@@ -169,6 +171,7 @@ def _report(surfaces: list[Surface], config: Settings, steps: int) -> Report:
         )
     listed = ", ".join(f"{s.family} {_correlation(s, config.good)}" for s in surfaces)
     findings = [
+        _suited(surfaces, config.good) + ".",
         "Tuning α first, at the least decay, and the decay after it loses "
         + ", ".join(f"{s.lost():.2f} points with {s.family}" for s in surfaces)
         + ".",
@@ -198,40 +201,59 @@ def _report(surfaces: list[Surface], config: Settings, steps: int) -> Report:
     return Report(title, findings, [table], [figure], {"cells": data_rows})
 
 
+def _suited(surfaces: list[Surface], points: float) -> str:
+    """At how many learning rates a single decay of each family is good, at most."""
+    parts = [
+        f"{s.is_good(points).sum(axis=1).max()} with " + NAMES[s.family].replace(", ", "'s ")
+        for s in surfaces
+    ]
+    rates = f" of {len(surfaces[0].rates)} learning rates with"
+    return f"One decay is good at {', '.join(parts)}".replace(" with", rates, 1)
+
+
 def _correlation(surface: Surface, points: float) -> str:
     value = surface.correlation(points)
     return "—" if np.isnan(value) else f"{value:+.2f}"
 
 
 def _figure(surfaces: list[Surface], config: Settings, steps: int) -> Figure:
-    figure, axes = plots.subplots(len(surfaces), height=4.4)
+    figure, axes = plots.subplots(len(surfaces), height=5.2)
     low = max(min(s.error.min() for s in surfaces), 0.1)
     norm = LogNorm(low, BRIGHT * low)
     mesh: Any = None
     for axis, s in zip(axes[0], surfaces, strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="α", title=s.family)
-        mesh = axis.pcolormesh(
-            _edges(s.rates), _edges(s.decays), s.error, cmap="viridis_r", norm=norm
-        )
-        for i, j in np.argwhere(s.is_good(config.good)):
-            axis.plot(s.rates[j], s.decays[i], "o", color=plots.BLACK, markersize=3)
-        row, column = np.unravel_index(s.error.argmin(), s.error.shape)
-        axis.plot(s.rates[column], s.decays[row], "*", color=plots.VERMILION, markersize=13)
+        axis.set(xscale="log", yscale="log", xlabel="learning rate α", ylabel=DECAYS[s.family])
+        axis.set_title(NAMES[s.family].replace(", ", ",\n"))
+        edges = _edges(s.rates), _edges(s.decays)
+        mesh = axis.pcolormesh(*edges, s.error, cmap="viridis_r", norm=norm)
         axis.grid(visible=False)
+        _star(axis, s)
+        rows, columns = np.nonzero(s.is_good(config.good))
+        axis.plot(s.rates[columns], s.decays[rows], "o", color=plots.BLACK, markersize=4,
+                  label=f"at most {config.good:.1f} points above it")  # fmt: skip
         _timescales(axis, s, steps, config.epochs)
-    axes[0, 0].set_ylabel("λ, in the arm's own convention")
+    ticks = np.geomspace(low, BRIGHT * low, 5)
     bar = figure.colorbar(mesh, ax=axes[0], label="test error, %", extend="max", aspect=30)
-    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    bar.set_ticks(ticks, labels=[f"{tick:.1f}" for tick in ticks], minor=False)
+    bar.minorticks_off()
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     caption = (
-        "Test error over the learning rate and the decay, cosine schedule. Star: the least; dots: "
-        f"within {config.good:g} points of it. Lines: where the decay's timescale τ is an epoch "
-        f"and the whole run. Colors end at {BRIGHT} times the least error."
+        "Test error over the learning rate, of a cosine schedule, and the decay, with the least "
+        "error of each optimizer. τ: the time in which the decay alone takes a weight to 1/e; "
+        f"Adam+L2 has none. Colors end at {BRIGHT} times the least error."
     )
-    lost = [s.lost() for s in surfaces]
-    title = f"Tuning α first and the decay after it loses {min(lost):.2f} to {max(lost):.2f} points"
-    return Figure("landscape", title, figure, caption)
+    return Figure("landscape", _suited(surfaces, config.good), figure, caption)
+
+
+def _star(axis, s: Surface) -> None:
+    """The least error, as a star and in words, which are kept inside the axis."""
+    row, column = np.unravel_index(s.error.argmin(), s.error.shape)
+    place = s.rates[column], s.decays[row]
+    axis.plot(*place, "*", color=plots.VERMILION, markersize=17, zorder=3, label="least error")
+    right, top = column > len(s.rates) / 2, row > len(s.decays) / 2
+    axis.annotate(f"{s.error[row, column]:.1f} %", place, (0, -10 if top else 10),
+                  textcoords="offset points", ha="right" if right else "left",
+                  va="top" if top else "bottom", path_effects=OUTLINE)  # fmt: skip
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -243,22 +265,13 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _timescales(axis, s: Surface, steps: int, epochs: int) -> None:
-    """Lines of equal τ, and τ as a second axis where α does not change it; Adam+L2 has no τ."""
+    """Lines of equal τ, which Adam+L2 does not have."""
     if s.family == L2:
         return
-    if s.family == PER_STEP:
-        right = axis.secondary_yaxis("right", functions=(plots.inverse(steps),) * 2)
-        right.set_ylabel("τ, epochs", fontsize=9)
     bounds = axis.axis()
     for tau, style in ((1, ":"), (epochs, "--")):
         per_step = adamw_jax.per_step_from_timescale(tau, steps)
         decays = per_step / s.rates if s.family == TIMES_RATE else np.full(len(s.rates), per_step)
-        axis.plot(s.rates, decays, style, color=plots.BLACK, lw=1.2)
-        name = "τ = 1 epoch" if tau == 1 else f"τ = {tau} epochs"
-        place = len(s.rates) // 2
-        if bounds[2] < decays[place] < bounds[3]:
-            outline = [withStroke(linewidth=3, foreground="white")]
-            axis.annotate(name, (s.rates[place], decays[place]), color=plots.BLACK, fontsize=8,
-                          xytext=(2, 3), textcoords="offset points",
-                          path_effects=outline)  # fmt: skip
+        label = f"τ = {tau} epochs, the whole run" if tau == epochs else "τ = 1 epoch"
+        axis.plot(s.rates, decays, style, color=plots.BLACK, path_effects=OUTLINE, label=label)
     axis.axis(bounds)

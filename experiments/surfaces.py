@@ -212,33 +212,35 @@ def _apart(ways: Ways) -> float:
 
 def _parabola_figure(drawn: Ways, times: dict[Way, float], config: Settings) -> Figure:
     figure, ((*axes, last),) = plots.subplots(len(config.drawn_rates) + 1)
-    for ax, rate in zip(axes, config.drawn_rates, strict=True):
+    for axis, rate in zip(axes, config.drawn_rates, strict=True):
+        slowest = min(max(times[name, rate] for name in (GD, MOMENTUM)), config.steps)
         for name in (GD, MOMENTUM):
             path = drawn[name, rate]
-            ax.plot(path, color=COLORS[name], label=name)
+            axis.plot(path, color=COLORS[name], label=name)
             if path.min() < 0:
                 turn = _turn(path)
-                ax.plot(turn, path.min(), "o", color=COLORS[name], label=f"turn, step {turn}")
-        slowest = max(times[name, rate] for name in (GD, MOMENTUM))
-        ax.set(title=f"learning rate {rate:g}", xlabel="step", ylabel="x")
-        ax.set_xlim(0, min(1.3 * slowest, config.steps))
-        ax.legend()
+                axis.plot(turn, path.min(), "o", color=COLORS[name])
+                side = "right" if turn > slowest / 2 else "left"
+                axis.annotate(f"turns at step {turn}", (turn, path.min()), (0, -8), ha=side,
+                              va="top", textcoords="offset points", color=COLORS[name])  # fmt: skip
+        axis.set(title=f"x, learning rate {rate:g}", xlabel="step", xlim=(0, 1.1 * slowest))
+        axis.margins(y=0.15)
     for way, time in times.items():
-        last.loglog(way[1], time, "o", color=COLORS[way[0]], markersize=5)
-    title = f"until |x| stays within {config.tolerance:g}"
-    last.set(title=title, xlabel="learning rate", ylabel="steps")
+        last.loglog(way[1], time, "o", color=COLORS[way[0]], markersize=6)
+    last.set(title=f"steps until |x| ≤ {config.tolerance:g}", xlabel="learning rate")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     rates, sooner = _rates(times)
     return Figure(
         "parabola",
-        f"Momentum settles first at {len(sooner)} of {len(rates)} learning rates",
+        f"Down y = x² momentum settles first at {len(sooner)} of {len(rates)} learning rates",
         figure,
-        "Down y = x²: where x is after each step, and how many steps it takes to settle, at each "
-        "learning rate, in the same colors.",
+        "Where x is after each step, and after how many steps it stays near the minimum. Dots on a "
+        "path: where it is furthest past the minimum.",
     )
 
 
 def _paraboloid_figure(ways: Ways, config: Settings) -> Figure:
-    figure, ((contours, progress),) = plots.subplots(2, height=4.4)
+    figure, ((contours, progress),) = plots.subplots(2, height=4.6)
     low, high = np.min(list(ways.values())), np.max(list(ways.values()))
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     x, y = np.meshgrid(*[np.linspace(low, high, 200)] * 2)
@@ -248,15 +250,13 @@ def _paraboloid_figure(ways: Ways, config: Settings) -> Figure:
     contours.set(title="from above, a dot per step", xlabel="x", ylabel="y", aspect="equal")
     contours.grid(False)
     for (name, _), path in ways.items():
-        contours.plot(*path.T, ".-", color=COLORS[name], label=name, linewidth=1)
+        contours.plot(*path.T, ".-", color=COLORS[name], label=name, linewidth=1.2)
         if name != MOMENTUM:
-            progress.plot(path[:, 0], color=COLORS[name], label=f"x, {name}", lw=4, alpha=0.4)
-            progress.plot(path[:, 1], "--", color=COLORS[name], label=f"y, {name}")
-    contours.legend()
-    slowest = max(settled(path, config.tolerance) for path in ways.values())
-    progress.set(title="each coordinate", xlabel="step", ylabel="x, y")
-    progress.set_xlim(0, min(slowest, config.steps))
-    progress.legend()
+            progress.plot(path[:, 0], color=COLORS[name], lw=5, alpha=0.4)
+            progress.plot(path[:, 1], "--", color=COLORS[name])
+    slowest = min(max(settled(path, config.tolerance) for path in ways.values()), config.steps)
+    progress.set(title="x (broad) and y (dashed)", xlabel="step", xlim=(0, slowest))
+    figure.legend(*contours.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return Figure(
         "paraboloid",
         "Adam goes straight to the minimum, x and y together"

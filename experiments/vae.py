@@ -6,10 +6,12 @@ late in training. The paper finds that without the correction a β₂ near 1 mak
 too long and training unstable, and that with it Adam is at least as good everywhere.
 """
 
+import itertools
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from matplotlib.lines import Line2D
 
 from adamw_jax import sweep
 from experiments.harness import data, plots, settings
@@ -21,6 +23,7 @@ from experiments.training.loop import steps_per_epoch
 
 FAR = 2  # training has failed if the loss is this many times the least
 NAMES = {"adam": "corrected", "uncorrected_adam": "not corrected"}
+STYLES = {"adam": "-", "uncorrected_adam": "--"}
 
 
 class Settings(settings.Settings, frozen=True, kw_only=True):
@@ -177,27 +180,38 @@ def _finding(loss: Losses, cells: int, tolerance: float) -> str:
 
 
 def _figure(losses: list[Losses], config: Settings) -> Figure:
-    figure, axes = plots.subplots(len(config.b1), len(losses), height=3.4)
+    figure, axes = plots.subplots(len(config.b1), len(losses), height=3.6)
     colors = plots.GREEN, plots.BLUE, plots.VERMILION, plots.PURPLE, plots.ORANGE, plots.SKY
     least = min(loss.least() for loss in losses)
     for row, loss in zip(axes, losses, strict=True):
         for axis, b1 in zip(row, config.b1, strict=True):
-            for i, b2 in enumerate(config.b2):
-                color = colors[i % len(colors)]
-                for name, style in (("adam", "-"), ("uncorrected_adam", "--")):
-                    label = f"β₂ = {b2:g}, {NAMES[name]}"
+            for b2, color in zip(config.b2, itertools.cycle(colors)):
+                for name, style in STYLES.items():
                     mean = np.minimum(loss.means[name, b1, b2], 1e6)
-                    axis.plot(config.learning_rates, mean, style, color=color, label=label)
-            axis.set(xscale="log", xlabel="α", ylim=(0.98 * least, 1.1 * FAR * least))
-            axis.set_title(f"β₁ = {b1:g}, after {loss.epochs} epochs")
-    axes[0, 0].set_ylabel("training loss, nats")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+                    axis.plot(config.learning_rates, mean, style, color=color)
+            axis.set(xscale="log", ylim=(0.98 * least, 1.1 * FAR * least))
+            axis.set_title(f"after {loss.epochs} epochs, β₁ = {b1:g}")
+        row[0].set_ylabel("training loss, nats")
+    for axis in axes[-1]:
+        axis.set_xlabel("learning rate α")
+    key = [
+        Line2D([], [], color=color, label=f"β₂ = {b2:g}")
+        for b2, color in zip(config.b2, itertools.cycle(colors))
+    ]
+    key += [
+        Line2D([], [], color=plots.BLACK, ls=style, label=NAMES[name])
+        for name, style in STYLES.items()
+    ]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     caption = (
-        "Training loss (negative evidence lower bound per image) over α, early above and late "
-        "below. Solid: Adam; dashed: without bias correction. What leaves the plot at the top is "
-        f"more than {FAR} times the least loss, or diverged."
+        "Training loss (negative evidence lower bound per image) over the learning rate, early "
+        f"above and late below. What leaves the plot at the top is more than {FAR} times the least "
+        "loss, or diverged."
     )
     corrected, uncorrected = (_failed(losses)[name] for name in NAMES)
-    title = f"Training fails in {uncorrected} settings without bias correction, in {corrected} with"
+    cells = len(config.b1) * len(config.b2) * len(config.learning_rates)
+    title = (
+        f"Of {cells} settings, training fails in {uncorrected} without bias correction, in "
+        f"{corrected} with it"
+    )
     return Figure("vae", title, figure, caption)

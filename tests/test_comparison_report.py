@@ -60,6 +60,7 @@ def test_without_validation_images_or_a_second_seed_less_is_said():
 def test_arms_that_are_the_same_run_share_a_line():
     labels = [style["label"] for _, style in plots._lines(percent(TABLE))]
     assert labels == [
-        "Adam = AdamW ×α 0", "Adam+L2 0.1", "Adam+L2 0.2", "AdamW ×α 1 = AdamW /step 0.001",
-        "AdamW /step 0.5",
+        "Adam = decay × learning rate (λ = 0)", "Adam+L2 (λ = 0.1)", "Adam+L2 (λ = 0.2)",
+        "AdamW, decay × learning rate (λ = 1) = decay per step (λ = 0.001)",
+        "AdamW, decay per step (λ = 0.5)",
     ]  # fmt: skip

@@ -1,12 +1,19 @@
 """Plots of the comparison."""
 
+import math
+from typing import Any
+
 import polars as pl
 
 from experiments.harness import plots
 from experiments.harness.report import Figure
-from experiments.training.plots import COLORS, over_decay
+from experiments.training.arms import ADAM
+from experiments.training.plots import COLORS, NAMES, named, over_decay
 
 DASHES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
+# Test errors and losses that are more times the least than this leave the plot at the top.
+SPAN = 4
+WIDE = 45  # characters; two longer labels do not fit side by side
 
 
 def curves(shown: pl.DataFrame, which: str) -> Figure:
@@ -16,9 +23,10 @@ def curves(shown: pl.DataFrame, which: str) -> Figure:
       shown: measurements with accuracies in percent.
       which: which arms these are, for the caption.
     """
-    figure, axes = plots.subplots(3, height=4.2)
-    metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}
     lines = _lines(shown)
+    columns = 2 if max(len(style["label"]) for _, style in lines) < WIDE else 1
+    figure, axes = plots.subplots(3, height=4.2 + 0.3 * len(lines) / columns)
+    metrics = {"train_loss": "training loss", "test_loss": "test loss", "test_error": "test error"}
     for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
         for runs, style in lines:
             by_epoch = runs.group_by("evaluation", maintain_order=True).agg(
@@ -27,12 +35,16 @@ def curves(shown: pl.DataFrame, which: str) -> Figure:
             epochs, mean, sd = (column.to_numpy() for column in by_epoch)
             axis.plot(epochs, mean, **style)
             axis.fill_between(epochs, mean - sd, mean + sd, color=style["color"], alpha=0.12, lw=0)
-        plots.log_y(axis)
+        plots.log_y(axis, math.inf if name == "train_loss" else SPAN)
         axis.set(title=title + (", %" if name == "test_error" else ""), xlabel="epoch")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    title = "Training loss, test loss and test error over the epochs"
-    caption = f"{which}: mean over the seeds, shaded by one standard deviation."
-    return Figure("curves", title, figure, caption)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    caption = (
+        f"{which}: mean over the seeds, shaded by one standard deviation. The axes of the test "
+        f"images end at {SPAN} times the least value."
+    )
+    last = shown.filter(pl.col("evaluation") == pl.col("evaluation").max())
+    return Figure("curves", _who_ends_lowest(_losses(last)), figure, caption)
 
 
 def _lines(shown: pl.DataFrame) -> list[tuple[pl.DataFrame, dict]]:
@@ -40,11 +52,23 @@ def _lines(shown: pl.DataFrame) -> list[tuple[pl.DataFrame, dict]]:
     lines, members = [], dict.fromkeys(shown["family"], 0)
     for _, same in shown.group_by("l2", "weight_decay", maintain_order=True):
         runs = same.filter(pl.col("label") == same["label"][0])
-        family, label = same["family"][0], " = ".join(same["label"].unique(maintain_order=True))
+        arms = same.select("family", "decay").unique(maintain_order=True)
+        family, label = (
+            same["family"][0],
+            " = ".join(named(*arm) for arm in arms.rows()).replace("= AdamW, ", "= "),
+        )
         dashes = DASHES[members[family] % len(DASHES)]
         members[family] += 1
         lines.append((runs, {"color": COLORS[family], "linestyle": dashes, "label": label}))
     return lines
+
+
+def _losses(last: pl.DataFrame) -> list[dict[str, Any]]:
+    """The arms that did not diverge, with their mean test loss, the least first."""
+    arm = ["family", "decay", "decay_per_step"]
+    means = last.group_by(arm, maintain_order=True).agg(pl.mean("test_loss"))
+    finite = means.filter(pl.col("test_loss").is_finite())
+    return finite.sort("test_loss", maintain_order=True).to_dicts()
 
 
 def decays(last: pl.DataFrame, steps_per_epoch: int) -> Figure:
@@ -54,16 +78,35 @@ def decays(last: pl.DataFrame, steps_per_epoch: int) -> Figure:
       last: the last evaluations, with accuracies in percent.
       steps_per_epoch: optimizer steps.
     """
-    figure, axes = plots.subplots(3, height=4.2)
+    figure, axes = plots.subplots(3, height=4.8)
     metrics = {"test_error": "test error, %", "test_loss": "test loss", "weight_norm": "‖θ‖"}
     for axis, (name, title) in zip(axes[0], metrics.items(), strict=True):
-        over_decay(axis, last.with_columns(value=pl.col(name)), steps_per_epoch, title)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        span = math.inf if name == "weight_norm" else SPAN
+        over_decay(axis, last.with_columns(value=pl.col(name)), steps_per_epoch, title, span)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     caption = (
         "After the last epoch, over the decay per step, which puts both conventions of AdamW on "
         "one axis; above it the decay's timescale. For Adam+L2 the decay per step is that of "
         "gradient descent, α·λ′. Bars and band: one standard deviation over the seeds. Dashed: "
-        "Adam without decay."
+        f"Adam without decay. The axes of the test images end at {SPAN} times the least value."
     )
-    title = "Test error, test loss and weight norm over the decay"
-    return Figure("decays", title, figure, caption)
+    return Figure("decays", _best_decay(_losses(last)), figure, caption)
+
+
+def _who_ends_lowest(losses: list[dict[str, Any]]) -> str:
+    if not losses:
+        return "Every arm diverged"
+    least, *others = losses
+    arm = named(least["family"], least["decay"])
+    adam = [f"; Adam with {each['test_loss']:.3f}" for each in others if each["family"] == ADAM]
+    return "".join([f"{arm} ends with the least test loss, {least['test_loss']:.3f}", *adam])
+
+
+def _best_decay(losses: list[dict[str, Any]]) -> str:
+    if not losses:
+        return "Every arm diverged"
+    least = losses[0]
+    if least["family"] == ADAM:
+        return "No decay lowers Adam's test loss"
+    decay = f"a decay of {least['decay_per_step']:.2g} per step"
+    return f"The test loss is least with {NAMES[least['family']]}, at {decay}"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 
-from experiments.harness.report import Report, markdown
+from experiments.harness import plots
+from experiments.harness.report import Figure, Report, markdown
 
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -41,7 +42,7 @@ def write(report: Report, output: Path, facts: Mapping[str, str], question: str)
     tables = "\n\n".join(map(markdown, report.tables))
     write_whole(output / "tables.md", (tables + "\n").encode())
     small = [card.figure for card in report.cards if card.figure]
-    sources = {f.name: _written(f.figure, output / f.name) for f in (*report.figures, *small)}
+    sources = {f.name: _written(f, output) for f in (*report.figures, *small)}
     asked, *method = question.strip().split("\n\n")
     page = PAGE.get_template("report.html.j2").render(
         title=report.title or asked,
@@ -80,15 +81,16 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _written(figure: Figure, path: Path) -> str:
-    """Writes a plot as SVG and as PNG, and returns it as a URL that holds the SVG."""
-    vector = _rendered(figure, "svg")
-    write_whole(path.with_name(f"{path.name}.svg"), vector)
-    write_whole(path.with_name(f"{path.name}.png"), _rendered(figure, "png"))
-    return f"data:image/svg+xml;base64,{base64.b64encode(vector).decode()}"
+def _written(figure: Figure, output: Path) -> str:
+    """Writes a plot under its title as SVG and as PNG; returns it without the title as a URL."""
+    untitled = base64.b64encode(_rendered(figure.figure, "svg")).decode()
+    plots.entitle(figure.figure, figure.title)
+    for kind in ("svg", "png"):
+        write_whole(output / f"{figure.name}.{kind}", _rendered(figure.figure, kind))
+    return f"data:image/svg+xml;base64,{untitled}"
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
+def _rendered(figure: MatplotlibFigure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
     figure.savefig(buffer, format=kind, metadata=metadata, dpi=160)

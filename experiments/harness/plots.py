@@ -1,13 +1,16 @@
 """One style for all plots."""
 
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
 # Okabe and Ito's colors, which color-blind people can tell apart.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -16,14 +19,18 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 
 STYLE: dict[str, Any] = {
     "axes.grid": True,
+    "axes.labelpad": 5,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 11,
     "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.titlesize": 17,
+    "figure.titleweight": "bold",
+    "font.size": 14,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
+    "legend.fontsize": "medium",
+    "lines.linewidth": 2.2,
     "svg.hashsalt": "adamw_jax",
 }
 
@@ -31,19 +38,58 @@ STYLE: dict[str, Any] = {
 style.use(STYLE)
 
 
-def subplots(columns: int, rows: int = 1, height: float = 3.6) -> tuple[Figure, Any]:
+def subplots(columns: int, rows: int = 1, height: float = 4.0) -> tuple[Figure, Any]:
     """A figure ten inches wide, and its axes as an array [rows, columns]."""
     # Figure instead of pyplot: no window, no global list of figures, nothing to close.
     figure = Figure(figsize=(10, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def log_y(axis: Any) -> None:
-    """Makes the y axis logarithmic, with plain numbers; must be called after all drawing."""
+def entitle(figure: Figure, title: str) -> None:
+    """Writes a title above a whole figure, which grows by as much as the title is high."""
+    lines = textwrap.wrap(title, width=int(6.6 * figure.get_figwidth()))
+    figure.set_figheight(figure.get_figheight() + 0.32 * len(lines))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
+
+
+def label_ends(axis: Any, labels: Sequence[tuple[Line2D, str]]) -> None:
+    """Writes names to the right of lines, in their colors; must be called after all drawing.
+
+    Names that would overlap are moved apart, each as little as possible.
+
+    Args:
+      axis: the Matplotlib axis.
+      labels: lines, drawn from left to right, and their names.
+    """
+    axis.figure.draw_without_rendering()  # which finds out how large the axis is
+    low, high = axis.get_ylim()
+    # A line that leaves the axis is named where it does, one that diverged at the top.
+    last = [np.asarray(line.get_ydata())[-1] for line, _ in labels]
+    ends = np.clip(np.nan_to_num(last, nan=high), low, high)
+    transformed = axis.transData.transform([(axis.get_xlim()[1], end) for end in ends])
+    heights = 72 / axis.figure.dpi * transformed[:, 1]
+    order = np.argsort(heights)
+    gaps = 1.2 * STYLE["font.size"] * np.arange(len(order))
+    shifts = gaps + isotonic_regression(heights[order] - gaps).x - heights[order]
+    for i, shift in zip(order, shifts, strict=True):
+        line, text = labels[i]
+        axis.annotate(text, (1, ends[i]), (6, shift), ("axes fraction", "data"), "offset points",
+                      color=line.get_color(), va="center_baseline")  # fmt: skip
+
+
+def log_y(axis: Any, span: float = math.inf) -> None:
+    """Makes the y axis logarithmic, with plain numbers; must be called after all drawing.
+
+    Args:
+      axis: the Matplotlib axis.
+      span: the axis ends at so many times the least that is drawn.
+    """
     if axis.dataLim.minposy == math.inf:
         return  # nothing drawn is positive: every run diverged
     axis.set_yscale("log")
     low, high = axis.get_ylim()
+    high = min(high, span * axis.dataLim.minposy)
+    axis.set_ylim(low, high)
     coarse, medium, fine = (1,), (1, 2, 3, 6), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     per_decade = coarse if high / low > 300 else medium if high / low > 6 else fine
     axis.yaxis.set_major_locator(LogLocator(subs=per_decade))
