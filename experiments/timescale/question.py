@@ -57,7 +57,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.about("α for the least batch size; it goes with the root of the batch size"),
     ]
     timescales: Annotated[
-        tuple[settings.Positive, ...], THREE, settings.about("τ in epochs; no decay is added")
+        tuple[settings.Positive, ...], THREE, settings.about("τ in epochs; some have no decay")
     ]
     epochs: Annotated[settings.Count, settings.about("passes over the training images")]
     seeds: Annotated[
