@@ -154,18 +154,21 @@ def _figure(
 ) -> Figure:
     pairs = zip(cells, chosen, strict=True)
     panels = [list(group) for _, group in itertools.groupby(pairs, lambda pair: pair[0].images)]
-    figure, (axes,) = plots.subplots(len(panels), height=4.2)
+    figure, (axes,) = plots.subplots(len(panels), height=4.4)
     for axis, panel in zip(axes, panels, strict=True):
         _panel(axis, panel, timescales)
-    axes[0].set_ylabel("calibrated loss above the least, %")
+    axes[0].set_ylabel("loss above the least, %", loc="top")
+    for axis in axes[1:]:
+        axis.tick_params(labelleft=False)
     ratios, (batch, images, _) = _ratios(cells), _ratios(cells) ** law.exponents
     title = (
         f"{ratios[0]:.3g} times the batch size makes the best timescale {batch:.2g} times as long, "
         f"and {ratios[1]:.3g} times the images {images:.2g} times"
     )
     caption = (
-        "Validation loss over the timescale of the decay, at the best α of each batch size. Star: "
-        "the best; bar: what the seeds cannot tell from it. ∞ is no decay. Means over the seeds."
+        "Calibrated validation loss over the timescale of the decay, at the best learning rate of "
+        "each batch size; means over the seeds. Star: the best timescale; bar: those that seeds "
+        "cannot tell from it. ∞ is no decay."
     )
     return Figure("timescale", title, figure, caption)
 
@@ -173,18 +176,21 @@ def _figure(
 def _panel(axis: Any, panel: Sequence[tuple[Cell, Choice]], timescales: Sequence[float]) -> None:
     """Draws the curves for one number of images, and below them the best τ of each."""
     x = np.append(timescales, timescales[-1] ** 2 / timescales[-2])  # the last is for infinity
-    for i, ((cell, c), color) in enumerate(zip(panel, itertools.cycle(COLORS))):
+    rows = -HIGHEST / 10 * (1 + np.arange(len(panel)))
+    for (_, c), row, color in zip(panel, rows, itertools.cycle(COLORS)):
         fine, curve = smooth(c.curve[:-1], timescales)
         above = 100 * (c.curve / curve.min() - 1)
         axis.plot(np.exp(fine), 100 * (curve / curve.min() - 1), color=color)
-        axis.plot(x, above, "o", color=color, markersize=3)
+        axis.plot(x, above, "o", color=color, markersize=4)
         axis.plot(x[-2:], above[-2:], ":", color=color)
-        row = -HIGHEST * (i + 1) / 12
-        axis.plot(x[c.near][[0, -1]], [row, row], color=color, lw=5, alpha=0.4)
-        axis.plot(c.timescale, row, "*", color=color, markersize=12)
-        axis.text(x[0], row, f"batch {cell.batch_size:,}", color=color, va="center")
+        axis.plot(x[c.near][[0, -1]], [row, row], color=color, lw=6, alpha=0.4)
+        axis.plot(c.timescale, row, "*", color=color, markersize=14)
     axis.set(title=f"{panel[0][0].images:,} images", xscale="log", xlabel="timescale τ, epochs")
     axis.set_xticks(x, [*map("{:g}".format, timescales), "∞"])
     axis.minorticks_off()
-    axis.set_ylim(-HIGHEST * (len(panel) + 1) / 12, HIGHEST)
-    axis.set_yticks(np.linspace(0, HIGHEST, 6))
+    axis.set_ylim(rows[-1] - HIGHEST / 15, HIGHEST)
+    percent = np.linspace(0, HIGHEST, 6)
+    batches = [f"batch {cell.batch_size:,}" for cell, _ in panel]
+    axis.set_yticks([*rows, *percent], [*batches, *map("{:g}".format, percent)])
+    for label, color in zip(axis.get_yticklabels()[: len(rows)], itertools.cycle(COLORS)):
+        label.set_color(color)
