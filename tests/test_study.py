@@ -90,7 +90,7 @@ def folder(tmp_path_factory):
 
 def test_the_report_answers_and_has_a_card_for_every_guess(folder):
     page = (folder / "output/report.html").read_text()
-    for said in ("Tuned with equal effort", "(1) The data", "(2) λ was too", "(3) A schedule"):
+    for said in ("With all arms tuned alike", "(1) The data", "(2) λ was too", "(3) A schedule"):
         assert said in page
     tables = (folder / "output/tables.md").read_text()
     assert tables.count("AdamW − Adam, accuracy, all") == 2

@@ -17,6 +17,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#222222", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 
+CARD = 4.5  # inches
+
 STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.labelpad": 5,
@@ -38,10 +40,19 @@ STYLE: dict[str, Any] = {
 style.use(STYLE)
 
 
-def subplots(columns: int, rows: int = 1, height: float = 4.0) -> tuple[Figure, Any]:
-    """A figure ten inches wide, and its axes as an array [rows, columns]."""
+def subplots(
+    columns: int, rows: int = 1, height: float = 4.0, width: float = 10.0
+) -> tuple[Figure, Any]:
+    """A figure and its axes, as an array [rows, columns].
+
+    Args:
+      columns: of axes.
+      rows: of axes.
+      height: of a row, in inches.
+      width: of the figure, in inches; a card's is `CARD`.
+    """
     # Figure instead of pyplot: no window, no global list of figures, nothing to close.
-    figure = Figure(figsize=(10, height * rows), layout="constrained")
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -10,7 +10,7 @@ from experiments.harness.report import Figure
 from experiments.harness.statistics import Difference
 from experiments.study.choices import best_so_far
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
+from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
 from experiments.study.stages import TUNING
 from experiments.training.arms import ADAM, ADAMW, L2
 from experiments.training.plots import COLORS
@@ -51,8 +51,7 @@ def _no_lead(axis: Any, matters: float) -> None:
     """Zero, and the band of what is too small to matter."""
     axis.axvline(0, color=plots.BLACK, lw=1)
     axis.axvspan(-matters, matters, color=plots.BLACK, alpha=0.08, lw=0)
-    axis.annotate("too small\nto matter", (0, 0), (0, 4), xycoords=("data", "axes fraction"),
-                  textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
+    axis.set_title("grey: too small to matter")
 
 
 def leads(evidence: Evidence) -> Figure:
@@ -96,9 +95,9 @@ def stopping(evidence: Evidence) -> Figure:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
     return Figure(
         "stopping",
-        "Most of AdamW's lead is what stopping early and calibration gain as well",
+        "AdamW's lead over Adam at the last epoch, and where both stop early",
         figure,
-        "AdamW's lead over Adam: mean and 95 % interval. Left: accuracy; right: loss.",
+        "Mean and 95 % interval. Left: accuracy; right: loss. Right of zero AdamW is better.",
     )
 
 
@@ -109,6 +108,7 @@ def curves(evidence: Evidence) -> Figure:
     figure, axes = plots.subplots(2, height=4)
     shown = ("test_accuracy", 100, "test accuracy, %"), ("test_loss", 1, "test loss")
     for axis, (column, scale, label) in zip(axes[0], shown, strict=True):
+        lines = []
         for row in chosen.to_dicts():
             on = ["family", "decay", "learning_rate", "epochs"]
             runs = each.fresh.join(pl.DataFrame([row]).select(on), on=on, how="semi")
@@ -120,14 +120,13 @@ def curves(evidence: Evidence) -> Figure:
             )
             x, mean, sd = (column.to_numpy() for column in means.sort("epoch"))
             color = COLORS[row["family"]]
-            axis.plot(x, mean, color=color)
+            lines += axis.plot(x, mean, color=color, label=row["family"])
             axis.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.15, lw=0)
-            axis.annotate(row["family"], (x[-1], mean[-1]), (4, 0), textcoords="offset points",
-                          color=color, va="center", annotation_clip=False)  # fmt: skip
         axis.set(xlabel="epoch", ylabel=label)
+        plots.label_ends(axis, [(line, str(line.get_label())) for line in lines])
     return Figure(
         "curves",
-        "Adam's test loss rises again, while its accuracy stays",
+        "Test accuracy and test loss over the epochs",
         figure,
         f"{name}, the settings that accuracy chose: mean over the seeds, shaded by one standard "
         "deviation.",
@@ -137,7 +136,7 @@ def curves(evidence: Evidence) -> Figure:
 def budget(evidence: Evidence) -> Figure:
     """The best validation score after so many trials, by arm."""
     tasks = list(dict.fromkeys(j.task for j in evidence.judgements))
-    figure, axes = plots.subplots(len(tasks), 2, height=3.2)
+    figure, axes = plots.subplots(len(tasks), 2, height=3.6)
     for column, task in enumerate(tasks):
         for axis, measure in zip(axes[:, column], (ACCURACY, CALIBRATED), strict=True):
             trials = evidence.studied[task].scores.filter(
@@ -148,12 +147,12 @@ def budget(evidence: Evidence) -> Figure:
                 for (family,), rows in trials.group_by("family", maintain_order=True)
             }
             for family, best in bests.items():
-                axis.plot(range(1, len(best) + 1), best, color=COLORS[family], label=family)
+                # One trial alone is so much worse that it would hide how the arms differ.
+                trials_made = range(2, len(best) + 1)
+                axis.plot(trials_made, best[1:], color=COLORS[family], label=family)
             axis.set_title(f"{task}")
             axis.set(xlabel="trials", ylabel="best validation " + (
                 "accuracy, %" if measure == ACCURACY else "loss, calibrated"))  # fmt: skip
-            low, high = sorted((best[1], best[-1]))
-            axis.set_ylim(low - (high - low) * 0.5, high + (high - low) * 0.5)
     axes[0, 0].legend()
     return Figure(
         "budget",
@@ -165,32 +164,30 @@ def budget(evidence: Evidence) -> Figure:
 
 def overfitting(evidence: Evidence) -> Figure:
     """AdamW's lead in accuracy against Adam's overfitting, task by task."""
-    figure, axes = plots.subplots(1, height=4)
+    figure, axes = plots.subplots(1, height=3.6, width=plots.CARD)
     axis = axes[0, 0]
     axis.axhline(0, color=plots.BLACK, lw=1)
     for read, (color, label) in READ.items():
-        x = [evidence.overfitting(task) for task in evidence.studied]
-        found = [evidence.lead(task, ACCURACY, read) for task in evidence.studied]
-        for i, (at, lead) in enumerate(zip(x, found, strict=True)):
+        for i, task in enumerate(evidence.studied):
+            at, lead = evidence.overfitting(task), evidence.lead(task, ACCURACY, read)
             axis.plot([at, at], [lead.low, lead.high], color=color, lw=2)
             axis.plot(at, lead.mean, "o", color=color, label=label if i == 0 else "")
-    for task in evidence.studied:
-        top = max(evidence.lead(task, ACCURACY, read).high for read in READ)
-        axis.annotate(task, (evidence.overfitting(task), top), (0, 6), textcoords="offset points",
-                      ha="center", fontsize=9)  # fmt: skip
-    axis.set(xlabel="Adam's overfitting: log of last over lowest validation loss",
-             ylabel="AdamW's lead, points")  # fmt: skip
-    axis.legend()
-    return Figure("overfitting", "AdamW's lead against Adam's overfitting", figure,
-                  "Mean and 95 % interval over the seeds.")  # fmt: skip
+    axis.set(xlabel="how far Adam's loss rises again", ylabel="AdamW's lead, points")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left")
+    return Figure(
+        "overfitting", "AdamW's lead against Adam's overfitting", figure,
+        "A dot for each task, with the 95 % interval over the seeds. To the right: the log of "
+        "Adam's last validation loss over its lowest.",
+    )  # fmt: skip
 
 
 def talk(evidence: Evidence, task: str) -> Figure:
     """AdamW's lead over Adam at the talk's learning rate, over the decay's timescale."""
     config, steps = evidence.config, evidence.studied[task].bench.steps
-    figure, axes = plots.subplots(1, height=4)
+    figure, axes = plots.subplots(1, height=3.6, width=plots.CARD)
     axis = axes[0, 0]
     axis.axhline(0, color=plots.BLACK, lw=1)
+    labels = {plots.ORANGE: "times α", plots.VERMILION: "per step", plots.BLUE: "between"}
     for decay, lead in evidence.talk_leads(task).items():
         per_step = per_step_from_weight_decay(decay, config.talk_learning_rate)
         tau = timescale_from_per_step(per_step, steps)
@@ -198,30 +195,27 @@ def talk(evidence: Evidence, task: str) -> Figure:
         per_step_too = any(abs(per_step - other) < 1e-9 for other in config.talk)
         color = plots.ORANGE if times_rate else plots.VERMILION if per_step_too else plots.BLUE
         axis.plot([tau, tau], [lead.low, lead.high], color=color, lw=2.5)
-        axis.plot(tau, lead.mean, "o", color=color, markersize=8)
-        said = f"λ = {decay:g}" if times_rate else f"{per_step:g} per step" if per_step_too else ""
-        axis.annotate(said, (tau, lead.high), (0, 6), textcoords="offset points", ha="center",
-                      color=color)  # fmt: skip
-    axis.set(xscale="log", xlabel="the decay's timescale τ, epochs (weaker decay to the right)",
-             ylabel="points more than Adam")  # fmt: skip
+        axis.plot(tau, lead.mean, "o", color=color, markersize=8, label=labels.pop(color, ""))
+    axis.set(xscale="log", xlabel="decay's timescale τ, epochs", ylabel="points more than Adam")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=3,
+                  handletextpad=0, columnspacing=0.8)  # fmt: skip
     return Figure(
-        "talk", "The talk's λ is too weak in one convention and too strong in the other", figure,
-        f"{task}, last epoch, both at α = {config.talk_learning_rate:g}. Orange: the talk's λ "
-        "times the learning rate; vermilion: per step; blue: values between.",
+        "talk", "What the talk's λ does in each convention", figure,
+        f"{task}, last epoch, both at α = {config.talk_learning_rate:g}: the talk's two λ taken "
+        "times α and per step, and values between. The weaker a decay, the further right.",
     )  # fmt: skip
 
 
 def schedules(evidence: Evidence, cosine: str, constant: str) -> Figure:
     """Test accuracy of every arm with a constant rate and with a cosine."""
-    figure, axes = plots.subplots(1, height=4)
+    figure, axes = plots.subplots(1, height=3.6, width=plots.CARD)
     axis = axes[0, 0]
+    lines = []
     for family in (ADAM, L2, ADAMW):
         means = [evidence.mean(task, family, ACCURACY) for task in (constant, cosine)]
-        axis.plot([0, 1], means, "o-", color=COLORS[family])
-        axis.annotate(f"{family} {means[1]:.{MEASURES[ACCURACY].digits}f}", (1, means[1]), (8, 0),
-                      textcoords="offset points", color=COLORS[family], va="center")  # fmt: skip
+        lines += axis.plot([0, 1], means, "o-", color=COLORS[family], label=family)
     axis.set_xticks([0, 1], ["constant rate", "cosine"])
-    axis.set_xlim(-0.2, 1.6)
-    axis.set_ylabel("test accuracy, %")
+    axis.set(xlim=(-0.3, 1.1), ylabel="test accuracy, %")
+    plots.label_ends(axis, [(line, str(line.get_label())) for line in lines])
     return Figure("schedules", "What a cosine adds to each arm", figure,
                   "Means over the seeds, stopped early.")  # fmt: skip

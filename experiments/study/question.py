@@ -1,4 +1,4 @@
-"""Why did AdamW not beat Adam on Fashion-MNIST? All arms are tuned alike, then compared.
+"""Does AdamW do better than Adam, and than Adam+L2, once all are tuned alike?
 
 Adam, Adam+L2 and AdamW get as many trials each, spread over the learning rate, the decay and the
 length of the run. Every run is stopped where its own validation images say, and the validation
