@@ -180,3 +180,13 @@ def test_growth_is_over_the_seeds_that_both_leads_have():
 
 def test_candidates_are_told_apart_by_all_that_they_are():
     assert [*Arm._fields[:3], "epochs"] == CANDIDATE
+
+
+def test_the_trials_stay_the_same_with_every_version_of_scipy():
+    arms = [c.arm for c in candidates.trials(bench(), (1e-4, 1e-2), 24) if c.arm.family == ADAMW]
+    assert [(arm.learning_rate, arm.decay) for arm in arms[4:8]] == [
+        (0.0015, 0.0),
+        (0.00015, 0.0),
+        (0.0046, 1.4),
+        (0.00046, 6.7),
+    ]

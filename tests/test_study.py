@@ -117,6 +117,20 @@ def test_kept_runs_of_other_settings_are_not_taken(folder, capsys):
     assert "these settings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (('less = "all"', 'less = "al"'), "less = 'al', but no task with that name"),
+        (("epochs = [1, 2]", "epochs = [2]"), "two tasks have the name 'all'"),
+    ],
+)
+def test_tasks_that_do_not_fit_together_are_refused(changed, message, tmp_path, capsys):
+    config = CONFIG.replace(*changed).replace('"cosine"\nepochs = [2]', '"constant"\nepochs = [2]')
+    (tmp_path / "small.toml").write_text(config)
+    assert cli.main(study(tmp_path)) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_another_process_on_the_same_output_is_an_error_in_words(folder, capsys):
     sweep_of_a_stage = next((folder / "output/sweeps").glob("*-tuning/*"))
     with locked(sweep_of_a_stage / ".lock-0"):
@@ -156,6 +170,8 @@ def test_the_sweeping_experiments_run(name, tmp_path):
     [
         ("study", ["--batch-size", "5000"], "batch_size = 5000 is more than the 1078 training"),
         ("study", ["--every", "7"], "every = 7 does not divide 100 epochs"),
+        ("study", ["--learning-rates", "1e-2", "1e-3"], "learning_rates = 0.01 0.001 is no range"),
+        ("study", ["--first-tuning-seed", "5"], "first_tuning_seed = 5 is one of the fresh seeds"),
         ("landscape", ["--data", "digits"], "images = 5000 is more than the 1438 training images"),
         ("vae", ["--early", "200"], "early = 200 is after 100 epochs"),
         (

@@ -99,7 +99,7 @@ def _loss(evidence: Evidence) -> str:
         f"from {before:.3f} to {shown(j.lead, CALIBRATED)} {where(evidence, j.task)}"
         for before, j in zip(raw, judged, strict=True)
     ]
-    mended = all(j.lead.mean < before / 2 for before, j in zip(raw, judged, strict=True))
+    mended = all(abs(j.lead.mean) < before / 2 for before, j in zip(raw, judged, strict=True))
     once = "once both stop early and one temperature calibrates each"
     if mended:
         return (
@@ -131,6 +131,13 @@ def _l2(evidence: Evidence) -> str:
     if not judged:
         return ""
     parts = [f"{shown(j.lead)} points {where(evidence, j.task)}" for j in judged]
-    close = not any(j.verdict == BETTER and j.lead.low > j.matters for j in judged)
-    says = "comes close" if close else "does not come close"
-    return f"Adam with L2 regularization, tuned alike, {says}: AdamW leads it by {listed(parts)}."
+    verdicts = {j.verdict for j in judged}
+    if any(j.verdict == BETTER and j.lead.low > j.matters for j in judged):
+        says = "falls short of AdamW"
+    elif all(NEGLIGIBLE in verdict for verdict in verdicts):
+        says = "is as good as AdamW"
+    else:
+        says = "can hardly be told from AdamW"
+    return (
+        f"Adam with L2 regularization, tuned alike, {says}: AdamW minus Adam+L2 is {listed(parts)}."
+    )

@@ -30,7 +30,10 @@ def best(scores: pl.DataFrame, count: int) -> pl.DataFrame:
     stopped = scores.filter(
         pl.col("read") == STOPPED, pl.col("measure").is_in(set(CHOSEN_BY.values()))
     )
-    means = stopped.group_by(*CANDIDATE, "measure", maintain_order=True).agg(pl.mean("validation"))
+    # Rounded, so that accuracies that are equal but for the rounding of float32 are equal.
+    means = stopped.group_by(*CANDIDATE, "measure", maintain_order=True).agg(
+        pl.col("validation").mean().round(5)
+    )
     ranked = means.sort("validation", descending=True, maintain_order=True)
     return ranked.group_by("family", "measure", maintain_order=True).head(count)
 

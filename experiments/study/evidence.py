@@ -38,7 +38,7 @@ class Evidence:
 
     @functools.cached_property
     def judgements(self) -> list[Judgement]:
-        """The primary comparisons, task by task in the settings' order."""
+        """The primary comparisons."""
         primary = [name for name, each in self.studied.items() if each.bench.task.primary]
         return comparisons.judge(self.settled, primary, self.matters)
 

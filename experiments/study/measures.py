@@ -45,8 +45,8 @@ def scores(table: pl.DataFrame, every: int) -> pl.DataFrame:
 
     Returns:
       The columns of `RUN`, `measure`, `read` ("stopped" or "last"), `epoch` (at which it was
-      read), and the scores `validation` and `test`, where higher is better. Those of a run that
-      diverged are −∞.
+      read), and the scores `validation` and `test`, where higher is better. A
+      score is −∞ from the evaluation at which a run diverged.
     """
     within = table.filter(pl.col("evaluation") * every <= pl.col("epochs"))
     measured = pl.concat(

@@ -35,3 +35,25 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     matters_accuracy: Annotated[Positive, about("smallest difference that matters, in points")]
     matters_loss: Annotated[Positive, about("smallest difference in loss that matters")]
     tasks: Annotated[tuple[Task, ...], SOME]
+
+    def __post_init__(self) -> None:
+        names = [(task.name, task.schedule) for task in self.tasks]
+        for i, task in enumerate(self.tasks):
+            if names.index((task.name, task.schedule)) < i:
+                raise settings.SettingsError(
+                    f"two tasks have the name {task.name!r} and the schedule {task.schedule!r}"
+                )
+            if task.less and (task.less, task.schedule) not in names:
+                raise settings.SettingsError(
+                    f"the task {task.name!r} has less = {task.less!r}, but no task with that name "
+                    f"and the schedule {task.schedule!r} is there"
+                )
+            ranges = {"l2": task.l2, "weight_decay": task.weight_decay}
+            for name, (low, high) in (ranges | {"learning_rates": self.learning_rates}).items():
+                if low >= high:
+                    raise settings.SettingsError(f"{name} = {low:g} {high:g} is no range")
+            if max(task.seeds, task.talk_seeds) > self.first_tuning_seed:
+                raise settings.SettingsError(
+                    f"first_tuning_seed = {self.first_tuning_seed} is one of the fresh seeds 0, 1, "
+                    f"and so on of the task {task.name!r}"
+                )
