@@ -33,7 +33,8 @@ class Difference(NamedTuple):
           ours: the values of one arm, by seed.
           base: the values of the other arm, for the same seeds.
         """
-        changes = np.asarray(ours, float) - np.asarray(base, float)
+        with np.errstate(invalid="ignore"):  # two runs that diverged may both be −∞
+            changes = np.asarray(ours, float) - np.asarray(base, float)
         interval = bootstrap_interval(changes, 0.95)
         return cls(float(changes.mean()), *interval, tuple(changes.tolist()))
 

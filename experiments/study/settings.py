@@ -21,7 +21,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     batch_size: Annotated[Count, about("images in a step")]
     every: Annotated[Count, about("epochs between two evaluations")]
     learning_rates: Annotated[Range, about("the range of α for all arms")]
-    trials: Annotated[Count, about("trials of each arm")]
+    trials: Annotated[int, msgspec.Meta(ge=2), about("trials of each arm")]
     promoted: Annotated[Count, about("how many of the best, by each measure, get more seeds")]
     tuning_seeds: Annotated[
         int, msgspec.Meta(ge=2), about("seeds of these; every trial is run with the first")
@@ -37,6 +37,8 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     tasks: Annotated[tuple[Task, ...], SOME]
 
     def __post_init__(self) -> None:
+        if not any(task.primary for task in self.tasks):
+            raise settings.SettingsError("no task has primary = true")
         names = [(task.name, task.schedule) for task in self.tasks]
         for i, task in enumerate(self.tasks):
             if names.index((task.name, task.schedule)) < i:
