@@ -282,7 +282,7 @@ def _figure(runs: dict[int, Runs], config: Settings) -> Figure:
     sizes = np.array(sorted(runs))
     per_image = runs[sizes[-1]].seconds / config.passes / config.examples
     cost.plot(sizes, 1e6 * per_image * sizes, ":", color=plots.BLACK, zorder=0)
-    cost.text(0.97, 0.03, "dotted: in proportion\nto the images", ha="right",
+    cost.text(0.04, 0.97, "dotted: in proportion\nto the images", va="top",
               transform=cost.transAxes)  # fmt: skip
     gradients.set(title="training loss by batch size", xlabel="passes over the images")
     cost.set(title="time of a step, µs", xlabel="images in a batch", xscale="log", yscale="log")
