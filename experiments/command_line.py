@@ -107,11 +107,13 @@ def _run(name: str, *arguments: str) -> None:
     started = time.perf_counter()
     context = Context(console, output, options.data_dir, options.fresh, options.kept)
     result = module.run(config, context)
+    if options.kept and not context.reused:
+        raise settings.SettingsError(f"--kept {options.kept}: {name} keeps no runs")
     path = page.write(result, output, facts, module.__doc__ or "").resolve()
     with interrupts.keeping(lambda: f"the report is complete: {path}"):
-        if context.reused:
+        if context.reused and not options.kept:
             console.print("Kept runs are used again (--fresh repeats them).")
-        report.show(result, console)
+        report.show(result, console, options.only or report.PARTS)
         seconds = f"{time.perf_counter() - started:.0f}"
         closing = f"\n{seconds} s. The page, with all plots and tables: {path}"
         console.print(closing, markup=False, soft_wrap=True)
@@ -153,6 +155,9 @@ def _parser(name: str, module: ModuleType) -> _Parser:
         "--platform", choices=["cpu", "gpu", "tpu"], help="device to run on [what JAX finds]"
     )
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
+    parser.add_argument(
+        "--only", choices=report.PARTS, nargs=1, help="print only this part of the report [both]"
+    )
     finished = parser.add_mutually_exclusive_group()
     finished.add_argument("--fresh", action="store_true", help="do finished runs again")
     finished.add_argument(

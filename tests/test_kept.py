@@ -119,3 +119,9 @@ def test_an_experiment_reports_kept_runs_without_its_data(name, tmp_path, monkey
 def test_runs_are_kept_or_done_again_but_not_both(tmp_path, capsys):
     assert cli.main(["vae", "--kept", str(tmp_path), "--fresh"]) == 2
     assert "error: argument --fresh: not allowed with argument --kept" in capsys.readouterr().err
+
+
+def test_an_experiment_that_keeps_no_runs_says_so(tmp_path, capsys):
+    small = ["--coordinates", "10", "--output", str(tmp_path / "told")]
+    assert cli.main(["bias-correction", *small, "--kept", str(tmp_path)]) == 2
+    assert f"--kept {tmp_path}: bias-correction keeps no runs" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from rich.console import Console
 from experiments import command_line as cli
 from experiments.harness import page, plots, sweeps
 from experiments.harness.context import Context
-from experiments.harness.report import Card, Figure, Report, Table, show
+from experiments.harness.report import PARTS, Card, Figure, Report, Table, show
 
 QUESTION = "Does it help?\n\nThe method, in a\nparagraph.\n\nAnother paragraph."
 
@@ -131,9 +131,9 @@ def test_the_page_is_for_readers_of_every_kind(tmp_path):
 # The terminal.
 
 
-def shown(report, width):
+def shown(report, width, *parts):
     console = Console(file=io.StringIO(), width=width)
-    show(report, console)
+    show(report, console, *parts)
     return console.file.getvalue()
 
 
@@ -147,6 +147,12 @@ def test_the_terminal_shows_findings_and_cards_and_no_table():
         "It helps the young: right, +2 [1, 3]\n"
         "It helps the old: not decided, +0 [−1, 1]\n"
     )
+
+
+def test_the_terminal_can_show_the_findings_or_the_claims_alone():
+    findings, claims = (shown(REPORT, 80, [part]) for part in PARTS)
+    assert findings + claims == shown(REPORT, 80)
+    assert "helps a < b" in findings and "helps always" in claims
 
 
 def test_long_lines_are_wrapped_and_an_interval_stays_whole():

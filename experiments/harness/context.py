@@ -16,7 +16,7 @@ class Context:
       data_dir: the directory of the data sets, or None for the default.
       fresh: whether to do finished runs again.
       kept: a directory whose `sweeps` hold all runs, so that none is done; None to do them.
-      reused: whether a sweep found all its runs kept in the output; `run_grid` sets it.
+      reused: whether a sweep found all its runs kept; `run_grid` sets it.
     """
 
     console: Console

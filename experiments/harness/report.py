@@ -13,6 +13,8 @@ import jax
 from matplotlib.figure import Figure as MatplotlibFigure
 from rich.console import Console
 
+FINDINGS, CLAIMS = PARTS = "findings", "claims"  # what a terminal shows of a report
+
 
 class Table(NamedTuple):
     """A table of text.
@@ -107,16 +109,27 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def show(report: Report, console: Console) -> None:
-    """Prints the findings, and each card in a line or two; the tables are on the page."""
-    console.print()
-    for finding in report.findings:
-        _print(finding, console)
-    if report.cards:
+def show(report: Report, console: Console, parts: Sequence[str] = PARTS) -> None:
+    """Prints the findings, and each card in a line or two; the tables are on the page.
+
+    Args:
+      report: the result of an experiment.
+      console: the terminal.
+      parts: which of `PARTS` to print.
+    """
+    if FINDINGS in parts:
         console.print()
-    for card in report.cards:
-        number = card.number.replace(", ", ",\N{NO-BREAK SPACE}")  # an interval stays in one line
-        _print(f"{card.claim}: {card.verdict}, {number}", console)
+        for finding in report.findings:
+            _print(finding, console)
+    if CLAIMS in parts and report.cards:
+        console.print()
+        for card in report.cards:
+            _print_card(card, console)
+
+
+def _print_card(card: Card, console: Console) -> None:
+    number = card.number.replace(", ", ",\N{NO-BREAK SPACE}")  # an interval stays in one line
+    _print(f"{card.claim}: {card.verdict}, {number}", console)
 
 
 def _print(text: str, console: Console) -> None:

@@ -50,6 +50,7 @@ def run_grid(
     """
     cache = context.cache(name)
     if context.kept is not None:
+        context.reused = True
         return _kept(context.kept, cache, grid, identity)
     started = time.perf_counter()
     last = sweep.Progress(0, len(grid), 0.0, math.nan, "")

@@ -18,6 +18,8 @@ def sentences(evidence: Evidence) -> list[str]:
 
 def shown(lead: Difference, measure: str = ACCURACY) -> str:
     """A lead with its interval."""
+    if not any(lead.changes):
+        return "0 (both chose the same settings)"
     return lead.text(MEASURES[measure].digits)
 
 
