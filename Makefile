@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick matrix lint types bench clean
+.PHONY: run test quick matrix lint types bench figures clean
 
 run: $(READY)  ## The study on handwritten digits: verdicts, tables, plots, report
 	$(BIN)/python -m experiments study
@@ -31,6 +31,16 @@ types: $(READY)  ## Static types
 
 bench: $(READY)  ## Speed, compared with Optax and, if it is installed, PyTorch
 	$(BIN)/python -m benchmarks
+
+figures: $(READY)  ## The documents' figures and tables, drawn again from the kept runs
+	@set -e; for config in $(notdir $(wildcard docs/results/*)); do \
+	  name=$$(sed -n '1s/^# python -m experiments \([a-z-]*\).*/\1/p' configs/$$config.toml); \
+	  $(BIN)/python -m experiments $$name --config configs/$$config.toml \
+	    --kept docs/results/$$config --output outputs/figures/$$config; \
+	  mkdir -p docs/figures/$$config; \
+	  cp outputs/figures/$$config/*.png docs/figures/$$config/; \
+	  cp outputs/figures/$$config/tables.md docs/results/$$config/; \
+	done
 
 clean:  ## Removes the environments, caches and results
 	rm -rf $(VENV) .nox outputs .pytest_cache .ruff_cache .rumdl_cache .hypothesis build dist *.egg-info
