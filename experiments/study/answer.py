@@ -1,13 +1,24 @@
 """The answer in five sentences for a listener, each made from the numbers, whatever they are."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from experiments.harness.statistics import Difference
-from experiments.study.comparisons import BETTER, NEGLIGIBLE, WORSE, Judgement
+from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement, growth
 from experiments.study.evidence import Evidence
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.tasks import COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
+
+# What the verdict on a comparison in accuracy says of AdamW.
+SAYS = {
+    BETTER: "is more accurate than {}",
+    f"{BETTER}, but {NEGLIGIBLE}": "is more accurate than {}, but by too little to matter",
+    NEGLIGIBLE: "differs from {} by too little to matter",
+    UNCLEAR: "cannot be told from {}",
+    f"{WORSE}, but {NEGLIGIBLE}": "is less accurate than {}, but by too little to matter",
+    WORSE: "is less accurate than {}",
+}
 
 
 def sentences(evidence: Evidence) -> list[str]:
@@ -18,8 +29,8 @@ def sentences(evidence: Evidence) -> list[str]:
 
 def shown(lead: Difference, measure: str = ACCURACY) -> str:
     """A lead with its interval."""
-    if not any(lead.changes):
-        return "0 (both chose the same settings)"
+    if lead.changes and not any(lead.changes):
+        return "exactly 0"
     return lead.text(MEASURES[measure].digits)
 
 
@@ -30,7 +41,7 @@ def listed(parts: Iterable[str]) -> str:
 
 
 def where(evidence: Evidence, task: str) -> str:
-    """The schedule of a primary task in words."""
+    """The schedule of a task in words."""
     schedule = evidence.studied[task].bench.task.schedule
     return "with a cosine" if schedule == COSINE else "at a constant rate"
 
@@ -42,27 +53,55 @@ def _judged(evidence: Evidence, base: str, measure: str) -> list[Judgement]:
 
 def _gain(evidence: Evidence) -> str:
     judged = _judged(evidence, ADAM, ACCURACY)
-    if not judged:
-        return ""
-    parts = []
-    for j in judged:
-        ours, base = (evidence.mean(j.task, family, ACCURACY) for family in (ADAMW, ADAM))
-        parts.append(f"{shown(j.lead)} points {where(evidence, j.task)} ({ours:.2f} against "
-                     f"{base:.2f} %)")  # fmt: skip
-    return f"With all arms tuned alike and stopped early, AdamW {_says(judged)}: {listed(parts)}."
+    means = [
+        " against ".join(f"{evidence.mean(j.task, arm, ACCURACY):.2f}" for arm in (ADAMW, ADAM))
+        for j in judged
+    ]
+    details = [f" ({both} %)" for both in means]
+    says = compared(evidence, judged, "Adam", details)
+    notes = _choices(evidence, judged, (ADAMW, ADAM))
+    return f"With all arms tuned alike and stopped early, AdamW {says}.{notes}"
 
 
-def _says(judged: Sequence[Judgement]) -> str:
-    """What verdicts, the largest lead first, say of AdamW and Adam."""
-    verdicts = {j.verdict for j in judged}
-    if BETTER in verdicts:
-        all_say = all(j.verdict == BETTER for j in judged)
-        return f"is more accurate than Adam{'' if all_say else ' in some of what was tried'}"
-    if WORSE in verdicts:
-        return "is not more accurate than Adam"
-    if all(NEGLIGIBLE in verdict for verdict in verdicts):
-        return "and Adam differ by less than matters"
-    return "and Adam cannot be told apart"
+def _l2(evidence: Evidence) -> str:
+    judged = _judged(evidence, L2, ACCURACY)
+    says = compared(evidence, judged, "an Adam with L2 regularization", [""] * len(judged))
+    return f"Tuned and stopped alike, AdamW {says}.{_choices(evidence, judged, (L2,))}"
+
+
+def compared(
+    evidence: Evidence, judged: Sequence[Judgement], base: str, details: Sequence[str]
+) -> str:
+    """What comparisons in accuracy say of AdamW, those with the same verdict together.
+
+    Args:
+      evidence: all that was measured.
+      judged: the comparisons.
+      base: what AdamW is compared with, in words.
+      details: what stands behind each comparison's number.
+    """
+    groups: dict[str, list[str]] = {}
+    for j, detail in zip(judged, details, strict=True):
+        number = f"{shown(j.lead)} points {where(evidence, j.task)}{detail}"
+        groups.setdefault(j.verdict, []).append(number)
+    return "; it ".join(
+        f"{SAYS[verdict].format(base)}: {listed(numbers)}" for verdict, numbers in groups.items()
+    )
+
+
+def _choices(evidence: Evidence, judged: Sequence[Judgement], families: Sequence[str]) -> str:
+    """A sentence on what has to be known of the compared settings, if there is anything."""
+    notes = []
+    for j, family in itertools.product(judged, families):
+        arm = f"{family} {where(evidence, j.task)}"
+        if family != ADAM and not evidence.choice(j.task, family, j.measure)["decay"]:
+            notes.append(f"for {arm} tuning chose no decay")
+        # Beyond the least decay lies none at all, which is tried, too.
+        for end in {"α low", "α high", "λ high", "λ′ high"}.intersection(
+            evidence.ends(j.task, family, j.measure)
+        ):
+            notes.append(f"the best {end.split()[0]} of {arm} may lie beyond those tried")
+    return f" Note that {listed(sorted(notes))}." if notes else ""
 
 
 def _talk(evidence: Evidence) -> str:
@@ -70,45 +109,50 @@ def _talk(evidence: Evidence) -> str:
     if not asked:
         return ""
     decays = listed(f"{decay:g}" for decay in evidence.config.talk)
+    leads = evidence.talk_leads(asked[0])
     weak, strong = (
-        [evidence.talk_leads(asked[0])[decay] for decay in values]
+        _effect([leads[decay] for decay in values], evidence.matters[ACCURACY])
         for values in (evidence.talk_times_rate, evidence.talk_per_step)
     )
-    matters = evidence.matters[ACCURACY]
     return (
         f"The talk's λ, {decays}, could mean either of two things: multiplied by the learning "
-        f"rate, as in PyTorch, {_effect(weak, matters)}; taken whole at every step, as in the "
-        f"paper, {_effect(strong, matters)}."
+        f"rate, as in PyTorch, they {weak}; taken whole at every step, as in the paper, they "
+        f"{strong}."
     )
 
 
 def _effect(leads: Sequence[Difference], matters: float) -> str:
     """What values of λ do to Adam's accuracy."""
-    numbers = listed(f"{lead.mean:+.1f}" for lead in leads)
+    numbers = listed(f"{lead.mean:+z.2f}" for lead in leads)
     if all(lead.negligible(matters) for lead in leads):
-        return f"they do next to nothing ({numbers} points against Adam)"
-    if all(lead.high < 0 for lead in leads):
-        return f"they do harm ({numbers} points)"
-    return f"they change Adam's accuracy by {numbers} points"
+        return f"do next to nothing ({numbers} points of accuracy)"
+    for sign, does in (-1, "do harm"), (1, "help"):
+        if all(lead.sign == sign for lead in leads):
+            return f"{does} ({numbers} points)"
+    return f"change Adam's accuracy by {numbers} points"
 
 
 def _loss(evidence: Evidence) -> str:
     judged = _judged(evidence, ADAM, CALIBRATED)
-    if not judged:
-        return ""
-    raw = [evidence.lead(j.task, LOSS, LAST).mean for j in judged]
+    raw = [evidence.lead(j.task, LOSS, LAST) for j in judged]
     parts = [
-        f"from {before:.3f} to {shown(j.lead, CALIBRATED)} {where(evidence, j.task)}"
+        f"from {shown(before, LOSS)} to {shown(j.lead, CALIBRATED)} {where(evidence, j.task)} "
+        f"({j.verdict})"
         for before, j in zip(raw, judged, strict=True)
     ]
-    mended = all(abs(j.lead.mean) < before / 2 for before, j in zip(raw, judged, strict=True))
-    once = "once both stop early and one temperature calibrates each"
-    if mended:
-        return (
-            "Most of AdamW's lead in loss is Adam's overconfidence, which other means mend, too: "
-            f"{once}, it goes {listed(parts)}."
-        )
-    return f"AdamW's lead in test loss, {once}, goes {listed(parts)}."
+    gone = all(mostly_gone(before, j.lead) for before, j in zip(raw, judged, strict=True))
+    part = "most of AdamW's lead" if gone else "AdamW's lead"
+    does = "goes: it falls" if gone else "changes"
+    return (
+        f"Once both stop early and one temperature calibrates each, {part} in test loss {does} "
+        f"{listed(parts)}.{_choices(evidence, judged, (ADAMW, ADAM))}"
+    )
+
+
+def mostly_gone(before: Difference, after: Difference) -> bool:
+    """Whether a lead that was there has surely lost more than half of itself."""
+    twice = Difference.of([2 * change for change in after.changes], [0.0] * len(after.changes))
+    return before.sign > 0 and growth(before, twice).sign > 0
 
 
 def _wrong_labels(evidence: Evidence) -> str:
@@ -116,30 +160,17 @@ def _wrong_labels(evidence: Evidence) -> str:
     if not noisy:
         return ""
     task = noisy[0]
-    share = 100 * evidence.studied[task].bench.task.noise
+    there = f"Where {100 * evidence.studied[task].bench.task.noise:g} % of the labels are wrong"
     tuned = f"{shown(evidence.lead(task, ACCURACY))} points"
     if not evidence.studied[task].bench.task.talk_seeds:
-        return f"Where {share:g} % of the labels are wrong AdamW leads by {tuned}."
-    last, stopped = (evidence.talk_best(task, read) for read in (LAST, STOPPED))
+        return (
+            f"{there}, AdamW's lead over Adam, both tuned and stopped early, is {tuned} "
+            f"{where(evidence, task)}."
+        )
+    last, stopped = (shown(evidence.talk_best(task, read)) for read in (LAST, STOPPED))
     return (
-        f"Where {share:g} % of the labels are wrong, its lead at the talk's learning rate and the "
-        f"last epoch is {shown(last)} points; stopping both early leaves {shown(stopped)}, and "
-        f"tuning both {tuned}."
-    )
-
-
-def _l2(evidence: Evidence) -> str:
-    judged = _judged(evidence, L2, ACCURACY)
-    if not judged:
-        return ""
-    parts = [f"{shown(j.lead)} points {where(evidence, j.task)}" for j in judged]
-    verdicts = {j.verdict for j in judged}
-    if any(j.verdict == BETTER and j.lead.low > j.matters for j in judged):
-        says = "falls short of AdamW"
-    elif all(NEGLIGIBLE in verdict for verdict in verdicts):
-        says = "is as good as AdamW"
-    else:
-        says = "can hardly be told from AdamW"
-    return (
-        f"Adam with L2 regularization, tuned alike, {says}: AdamW minus Adam+L2 is {listed(parts)}."
+        f"{there}, AdamW's lead over Adam at the talk's learning rate and the last epoch is "
+        f"{last} points with the best of {len(evidence.talk_leads(task))} λ; it is {stopped} with "
+        f"both stopped early, by images with right labels, and {tuned} with both tuned as well, "
+        f"all {where(evidence, task)}."
     )

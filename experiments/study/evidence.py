@@ -1,7 +1,9 @@
 """All that was measured, and what sentences, tables and plots ask of it."""
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,12 +11,14 @@ import polars as pl
 from adamw_jax import weight_decay_from_per_step
 from experiments.harness.statistics import Difference
 from experiments.study import comparisons
+from experiments.study.candidates import CANDIDATE
+from experiments.study.choices import CHOSEN_BY
 from experiments.study.comparisons import Judgement
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.settings import Settings
-from experiments.study.stages import TALK, Studied
+from experiments.study.stages import TALK, TUNING, Studied
 from experiments.study.tasks import CONSTANT, COSINE
-from experiments.training.arms import ADAM, ADAMW
+from experiments.training.arms import ADAM, ADAMW, L2
 
 
 class Evidence:
@@ -57,6 +61,35 @@ class Evidence:
         )  # fmt: skip
         return float(np.mean(rows["test"].to_numpy())) * np.sign(MEASURES[measure].scale)
 
+    def choice(self, task: str, family: str, measure: str) -> dict[str, Any]:
+        """What tuning chose for a family, and by which measure, as the columns of `chosen`."""
+        chosen = self.studied[task].chosen
+        by = pl.col("measure") == CHOSEN_BY[measure]
+        return chosen.row(by_predicate=by & (pl.col("family") == family), named=True)
+
+    def ends(self, task: str, family: str, measure: str) -> list[str]:
+        """Which of the chosen values are near an end of their range; better ones may lie beyond.
+
+        Near is within a tenth of the range, on a logarithmic scale.
+        """
+        chosen, asked = self.choice(task, family, measure), self.studied[task].bench.task
+        tried = {"α": (chosen["learning_rate"], self.config.learning_rates)}
+        if family != ADAM and chosen["decay"]:
+            of_l2 = family == L2
+            limits = asked.l2 if of_l2 else asked.weight_decay
+            tried["λ′" if of_l2 else "λ"] = chosen["decay"], limits
+        if len(asked.epochs) > 1:
+            tried["length"] = chosen["epochs"], (min(asked.epochs), max(asked.epochs))
+        shares = {
+            name: math.log(value / low) / math.log(high / low)
+            for name, (value, (low, high)) in tried.items()
+        }
+        return [
+            f"{name} {'low' if share < 0.1 else 'high'}"
+            for name, share in shares.items()
+            if not 0.1 <= share <= 0.9
+        ]
+
     @property
     def talk_times_rate(self) -> list[float]:
         """The talk's λ if it is multiplied by the learning rate, as λ of AdamW."""
@@ -70,12 +103,10 @@ class Evidence:
 
     def talk_leads(self, task: str, read: str = LAST) -> dict[float, Difference]:
         """By λ: how much more accurate AdamW is than Adam at the talk's learning rate."""
-        tests = {
-            decay: runs.sort("seed")["test"].to_numpy()
-            for (decay,), runs in self._talk(task, read).group_by("decay", maintain_order=True)
-        }
-        adam = tests.pop(0.0)
-        return {decay: Difference.of(values, adam) for decay, values in tests.items()}
+        by_arm = self._talk(task, read).group_by("family", "decay", maintain_order=True)
+        tests = {arm: runs.sort("seed")["test"].to_numpy() for arm, runs in by_arm}
+        adam = tests.pop((ADAM, 0.0))
+        return {decay: Difference.of(values, adam) for (_, decay), values in tests.items()}
 
     def talk_best(self, task: str, read: str) -> Difference:
         """The lead at the talk's learning rate of the λ that the validation images choose."""
@@ -89,29 +120,34 @@ class Evidence:
         )
 
     def overfitting(self, task: str) -> float:
-        """How far Adam's validation loss ends above its lowest, the logarithm of their ratio."""
-        each = self.studied[task]
-        chosen = each.chosen.filter(pl.col("family") == ADAM, pl.col("measure") == CALIBRATED)
-        runs = each.fresh.join(chosen, on=["family", "learning_rate", "epochs"], how="semi")
-        within = runs.filter(pl.col("evaluation") * self.config.every <= pl.col("epochs"))
-        losses = within.group_by("evaluation", maintain_order=True).agg(pl.mean("validation_loss"))
-        values = losses.sort("evaluation")["validation_loss"].to_numpy()
-        return float(np.log(values[-1] / values.min()))
+        """How far Adam's validation loss ends above its lowest, the logarithm of their ratio.
+
+        This is the median over Adam's trials, which have the same learning rates on every task:
+        what tuning chooses may avoid overfitting where there is much of it.
+        """
+        of_adam = self.studied[task].scores.filter(
+            pl.col("stage") == TUNING, pl.col("family") == ADAM, pl.col("measure") == LOSS
+        )
+        read = of_adam.pivot("read", index=CANDIDATE, values="validation")
+        return float(np.median(np.log(read[LAST] / read[STOPPED])))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Tasks with more to overfit, each with the one with less, at the same schedule."""
-        by_name = {(e.bench.task.name, e.bench.task.schedule): n for n, e in self.studied.items()}
         return [
-            (name, by_name[each.bench.task.less, each.bench.task.schedule])
+            (name, self._names[less])
             for name, each in self.studied.items()
-            if (each.bench.task.less, each.bench.task.schedule) in by_name
+            if (less := (each.bench.task.less, each.bench.task.schedule)) in self._names
         ]
 
     def schedules(self) -> list[tuple[str, str]]:
         """Tasks with a cosine, each with the same one at a constant rate."""
-        names = {(e.bench.task.name, e.bench.task.schedule): n for n, e in self.studied.items()}
         return [
-            (name, names[task, CONSTANT])
-            for (task, schedule), name in names.items()
-            if schedule == COSINE and (task, CONSTANT) in names
+            (name, self._names[task, CONSTANT])
+            for (task, schedule), name in self._names.items()
+            if schedule == COSINE and (task, CONSTANT) in self._names
         ]
+
+    @property
+    def _names(self) -> dict[tuple[str, str], str]:
+        """The names of the studied tasks with their schedules, by task and schedule."""
+        return {(e.bench.task.name, e.bench.task.schedule): n for n, e in self.studied.items()}

@@ -1,13 +1,12 @@
 """Tables of the study's report."""
 
-import polars as pl
+import itertools
 
 from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
 from experiments.harness.formats import timescale
 from experiments.harness.report import Table
-from experiments.study.choices import CHOSEN_BY
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
+from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, RUN, STOPPED
 from experiments.study.tasks import Bench
 from experiments.training.arms import ADAM, ADAMW, L2
 
@@ -33,7 +32,9 @@ def primary(evidence: Evidence) -> Table:
         rows,
         f"Paired over {max(seeds, default=0)} fresh seeds, each with its own images. Lead: points "
         "of accuracy more, or loss less. p: sign-flip test, corrected by Holm for all "
-        "comparisons in the table. Negligible: the 90 % interval lies within what matters.",
+        "comparisons in the table. Negligible: the 90 % interval lies within what matters. The "
+        "intervals and the test of what is negligible hold for one comparison at a time. They "
+        "cover neither what another tuning would choose nor other images than the data set's.",
     )
 
 
@@ -42,9 +43,8 @@ def chosen(evidence: Evidence) -> Table:
     rows = []
     for task, each in evidence.studied.items():
         rows.append([task, *[""] * 6])
-        for row in each.chosen.sort("measure", maintain_order=True).to_dicts():
-            family, measure = row["family"], row["measure"]
-            mean = evidence.mean(task, family, measure)
+        for measure, family in itertools.product((ACCURACY, CALIBRATED), FAMILIES):
+            row, mean = evidence.choice(task, family, measure), evidence.mean(task, family, measure)
             rows.append([
                 f"– {family}, by {measure}",
                 f"{row['learning_rate']:g}",
@@ -52,15 +52,16 @@ def chosen(evidence: Evidence) -> Table:
                 _timescale(row, each.bench),
                 f"{row['epochs']}",
                 f"{mean:.{MEASURES[measure].digits}f}",
-                _edges(row, evidence, each.bench),
+                ", ".join(evidence.ends(task, family, measure)),
             ])  # fmt: skip
     return Table(
         "What tuning chose, and its test results with fresh seeds",
         ["task and arm", "α", "λ or λ′", "τ, epochs", "length, epochs", "test", "near an end"],
         rows,
         "Test: accuracy in %, or calibrated loss, of the stopped runs. λ is AdamW's, multiplied by "
-        "α; τ is the time in which it alone takes a weight to 1/e, at the schedule's peak. Near an "
-        "end: what lies within a tenth of its range's end, on a log scale.",
+        "α; τ is the time in which it alone takes a weight to 1/e, at the schedule's peak. Without "
+        "decay, λ = 0, an arm is Adam. Near an end: what lies within a tenth of its range's end, "
+        "on a log scale; better values may lie beyond.",
     )
 
 
@@ -73,20 +74,6 @@ def _timescale(row: dict, bench: Bench) -> str:
         return ""
     per_step = per_step_from_weight_decay(row["decay"], row["learning_rate"])
     return timescale(timescale_from_per_step(per_step, bench.steps))
-
-
-def _edges(row: dict, evidence: Evidence, bench: Bench) -> str:
-    """Which of the chosen values are near an end of their range; better ones may lie beyond."""
-    ranges = {"α": (row["learning_rate"], evidence.config.learning_rates)}
-    if row["decay"]:
-        limits = bench.task.l2 if row["family"] == L2 else bench.task.weight_decay
-        ranges["λ′" if row["family"] == L2 else "λ"] = (row["decay"], limits)
-    found = []
-    for name, (value, (low, high)) in ranges.items():
-        tenth = (high / low) ** 0.1
-        if value < low * tenth or value > high / tenth:
-            found.append(f"{name} {'low' if value < low * tenth else 'high'}")
-    return ", ".join(found)
 
 
 def leads(evidence: Evidence) -> Table:
@@ -109,7 +96,8 @@ def leads(evidence: Evidence) -> Table:
         "Points of accuracy more, or loss less, with 95 % intervals, which are not corrected for "
         "their number: all that is not in the table of primary comparisons is exploratory. The "
         "settings are those that tuning chose for stopped runs, by accuracy for accuracy and by "
-        "calibrated loss for both losses.",
+        "calibrated loss for both losses; arms that were tuned for the last epoch, or for the loss "
+        "before calibration, would lead by other numbers.",
     )
 
 
@@ -129,7 +117,8 @@ def overfitting(evidence: Evidence) -> Table:
         ["", "log of Adam's last over lowest validation loss", "lead at the last epoch",
          "lead, both stopped"],
         rows,
-        "The settings of Adam are those chosen by calibrated loss.",
+        "The logarithm is the median over Adam's trials, which have the same learning rates on "
+        "every task. The leads are those of the settings that tuning chose for stopped runs.",
     )  # fmt: skip
 
 
@@ -153,9 +142,8 @@ def talk(evidence: Evidence, task: str) -> Table:
 
 def every(evidence: Evidence) -> list[dict]:
     """The scores of the chosen settings, run by run, as tidy rows."""
-    shown = evidence.settled.select("task", "family", "decay", "learning_rate", "epochs", "seed",
-                                    "measure", "read", "epoch", "validation", "test")  # fmt: skip
-    return shown.filter(pl.col("measure").is_in(list(CHOSEN_BY))).to_dicts()
+    shown = ("task", *RUN, "measure", "read", "epoch", "validation", "test")
+    return evidence.settled.select(shown).to_dicts()
 
 
 def all_of(evidence: Evidence) -> list[Table]:
