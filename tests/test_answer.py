@@ -185,3 +185,23 @@ def test_a_run_that_diverged_and_a_single_seed_support_nothing():
         assert not any(c.verdict == "partly right" for c in guesses.cards(evidence))
         assert len(tables.all_of(evidence)) >= 4
     assert answer.sentences(Evidence(CONFIG, one))[0].count("cannot be told from Adam") == 1
+
+
+def test_a_table_shows_what_the_settings_that_the_other_measure_chose_would_say():
+    ahead, behind = (
+        studied(CONSTANT, {(L2, ACCURACY, STOPPED): (lead, 0.0)}, decay=decay)
+        for lead, decay in ((2.0, 0.03), (-2.0, 0.05))
+    )
+    both = ahead._replace(
+        scores=pl.concat([ahead.scores, behind.scores.filter(pl.col("decay") == 0.05)]),
+        chosen=pl.concat(
+            each.chosen.filter(pl.col("measure") == by)
+            for each, by in ((ahead, ACCURACY), (behind, CALIBRATED))
+        ),
+    )
+    table = tables.otherwise(Evidence(CONFIG, [both]))
+    (row,) = (row for row in table.rows if row[0].startswith("AdamW − Adam+L2, accuracy"))
+    assert [cell.partition(" ")[0] for cell in row[1:]] == ["+2.00", "-2.00", "+2.00", "-2.00"]
+    assert [heading.rpartition(", by ")[2] for heading in table.columns[1:3]] == [
+        ACCURACY, CALIBRATED,
+    ]  # fmt: skip

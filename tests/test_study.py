@@ -93,7 +93,7 @@ def test_the_report_answers_and_has_a_card_for_every_guess(folder):
     for said in ("With all arms tuned alike", "(1) The data", "(2) λ was too", "(3) A schedule"):
         assert said in page
     tables = (folder / "output/tables.md").read_text()
-    assert tables.count("AdamW − Adam, accuracy, all") == 2
+    assert tables.count("AdamW − Adam, accuracy, all") == 4  # two tables of two schedules
     assert "AdamW − Adam+L2, accuracy, all, cosine" in tables
     assert "AdamW at the talk's α = 0.001: all, constant rate" in tables
     rows = (folder / "output/results.csv").read_text().splitlines()

@@ -16,7 +16,7 @@ from experiments.study.choices import CHOSEN_BY
 from experiments.study.comparisons import Judgement
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.settings import Settings
-from experiments.study.stages import TALK, TUNING, Studied
+from experiments.study.stages import FRESH, TALK, TUNING, Studied
 from experiments.study.tasks import CONSTANT, COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
 
@@ -66,6 +66,27 @@ class Evidence:
         chosen = self.studied[task].chosen
         by = pl.col("measure") == CHOSEN_BY[measure]
         return chosen.row(by_predicate=by & (pl.col("family") == family), named=True)
+
+    def lead_by(
+        self, task: str, measure: str, ours: tuple[str, str], base: tuple[str, str]
+    ) -> Difference:
+        """By how much a family leads, stopped, had other measures chosen the settings.
+
+        Args:
+          task: the name of the task with its schedule.
+          measure: the measure of the lead.
+          ours: the family that may lead, and the measure that chooses its settings.
+          base: the same of the family that it is compared with.
+        """
+        read = pl.col("stage") == FRESH, pl.col("measure") == measure, pl.col("read") == STOPPED
+        rows = self.studied[task].scores.filter(*read).sort("seed")
+        first, second = (
+            rows.filter(
+                *(pl.col(name) == self.choice(task, family, by)[name] for name in CANDIDATE)
+            )
+            for family, by in (ours, base)
+        )
+        return Difference.of(first["test"].to_numpy(), second["test"].to_numpy())
 
     def ends(self, task: str, family: str, measure: str) -> list[str]:
         """Which of the chosen values are near an end of their range; better ones may lie beyond.
