@@ -288,7 +288,9 @@ def test_a_config_opens_with_its_command_its_source_and_what_to_expect(path):
     assert command == f"# python -m experiments {name}{other}"
     assert source.startswith("# Source: ") and expected.startswith("# Expected: ")
     module = cli.module_of(name)
-    settings.build(module.Settings, {path.name: (settings.read(path), False)})
+    default = settings.CONFIGS / f"{name}.toml"
+    sources = {str(each): (settings.read(each), False) for each in (default, path)}
+    settings.build(module.Settings, sources)
 
 
 def test_an_unknown_experiment_is_refused(capsys):
