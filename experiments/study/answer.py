@@ -134,6 +134,10 @@ def _effect(leads: Sequence[Difference], matters: float) -> str:
 
 def _loss(evidence: Evidence) -> str:
     judged = _judged(evidence, ADAM, CALIBRATED)
+    notes = _choices(evidence, judged, (ADAMW, ADAM))
+    at_talk = [j.task for j in judged if evidence.studied[j.task].bench.task.talk_seeds]
+    if at_talk:
+        return f"{_loss_from_talk(evidence, at_talk[0], judged)}{notes}"
     raw = [evidence.lead(j.task, LOSS, LAST) for j in judged]
     parts = [
         f"from {shown(before, LOSS)} to {shown(j.lead, CALIBRATED)} {where(evidence, j.task)} "
@@ -145,7 +149,24 @@ def _loss(evidence: Evidence) -> str:
     does = "goes: it falls" if gone else "changes"
     return (
         f"Once both stop early and one temperature calibrates each, {part} in test loss {does} "
-        f"{listed(parts)}.{_choices(evidence, judged, (ADAMW, ADAM))}"
+        f"{listed(parts)}.{notes}"
+    )
+
+
+def _loss_from_talk(evidence: Evidence, task: str, judged: Sequence[Judgement]) -> str:
+    """The lead in loss, step by step from the talk's settings to the tuned ones."""
+    last, stopped, calibrated = (
+        f"{evidence.talk_best(task, read, measure).mean:+z.3f}"
+        for read, measure in ((LAST, LOSS), (STOPPED, LOSS), (STOPPED, CALIBRATED))
+    )
+    tuned = listed(
+        f"{shown(j.lead, CALIBRATED)} {where(evidence, j.task)} ({j.verdict})" for j in judged
+    )
+    return (
+        "In test loss AdamW's lead over Adam at the talk's learning rate and the last epoch is "
+        f"{last} with the best of {len(evidence.talk_leads(task))} λ; it is {stopped} with both "
+        f"stopped early, {calibrated} if one temperature calibrates each as well, and tuned as "
+        f"well {tuned}."
     )
 
 

@@ -122,22 +122,24 @@ class Evidence:
         rate = self.config.talk_learning_rate
         return [weight_decay_from_per_step(decay, rate) for decay in self.config.talk]
 
-    def talk_leads(self, task: str, read: str = LAST) -> dict[float, Difference]:
-        """By λ: how much more accurate AdamW is than Adam at the talk's learning rate."""
-        by_arm = self._talk(task, read).group_by("family", "decay", maintain_order=True)
+    def talk_leads(
+        self, task: str, read: str = LAST, measure: str = ACCURACY
+    ) -> dict[float, Difference]:
+        """By λ: by how much AdamW is better than Adam, both at the talk's learning rate."""
+        by_arm = self._talk(task, read, measure).group_by("family", "decay", maintain_order=True)
         tests = {arm: runs.sort("seed")["test"].to_numpy() for arm, runs in by_arm}
         adam = tests.pop((ADAM, 0.0))
         return {decay: Difference.of(values, adam) for (_, decay), values in tests.items()}
 
-    def talk_best(self, task: str, read: str) -> Difference:
+    def talk_best(self, task: str, read: str, measure: str = ACCURACY) -> Difference:
         """The lead at the talk's learning rate of the λ that the validation images choose."""
-        means = self._talk(task, read).filter(pl.col("family") == ADAMW)
+        means = self._talk(task, read, measure).filter(pl.col("family") == ADAMW)
         means = means.group_by("decay", maintain_order=True).agg(pl.mean("validation"))
-        return self.talk_leads(task, read)[means.sort("validation")["decay"][-1]]
+        return self.talk_leads(task, read, measure)[means.sort("validation")["decay"][-1]]
 
-    def _talk(self, task: str, read: str) -> pl.DataFrame:
+    def _talk(self, task: str, read: str, measure: str) -> pl.DataFrame:
         return self.studied[task].scores.filter(
-            pl.col("stage") == TALK, pl.col("measure") == ACCURACY, pl.col("read") == read
+            pl.col("stage") == TALK, pl.col("measure") == measure, pl.col("read") == read
         )
 
     def overfitting(self, task: str) -> float:
