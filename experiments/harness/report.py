@@ -110,15 +110,17 @@ def _processor() -> str:
 
 
 def show(report: Report, console: Console, parts: Sequence[str] = PARTS) -> None:
-    """Prints the findings, and each card in a line or two; the tables are on the page.
+    """Prints the title, the findings, and each card in a line or two; tables are on the page.
 
     Args:
       report: the result of an experiment.
       console: the terminal.
       parts: which of `PARTS` to print.
     """
+    console.print()
+    if report.title:
+        _print(report.title, console)
     if FINDINGS in parts:
-        console.print()
         for finding in report.findings:
             _print(finding, console)
     if CLAIMS in parts and report.cards:

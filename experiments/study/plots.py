@@ -8,6 +8,7 @@ from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
 from experiments.harness import plots
 from experiments.harness.report import Figure
 from experiments.harness.statistics import Difference
+from experiments.study.candidates import CANDIDATE
 from experiments.study.choices import best_so_far
 from experiments.study.evidence import Evidence
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
@@ -115,8 +116,8 @@ def curves(evidence: Evidence) -> Figure:
     for axis, (column, scale, label) in zip(axes[0], shown, strict=True):
         lines = []
         for row in chosen.to_dicts():
-            on = ["family", "decay", "learning_rate", "epochs"]
-            runs = each.fresh.join(pl.DataFrame([row]).select(on), on=on, how="semi")
+            asked = pl.DataFrame([row]).select(CANDIDATE)
+            runs = each.fresh.join(asked, on=CANDIDATE, how="semi")
             epochs = pl.col("evaluation") * evidence.config.every
             means = (
                 runs.filter(epochs <= pl.col("epochs"))
