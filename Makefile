@@ -40,8 +40,9 @@ figures: $(READY)  ## The documents' figures and tables, drawn again from the ke
 	  name=$$(sed -n '1s/^# python -m experiments \([a-z-]*\).*/\1/p' configs/$$config.toml); \
 	  $(BIN)/python -m experiments $$name --config configs/$$config.toml \
 	    --kept docs/results/$$config --output outputs/figures/$$config; \
-	  mkdir -p docs/figures/$$config; \
-	  cp outputs/figures/$$config/*.png docs/figures/$$config/; \
+	  for figure in docs/figures/$$config/*.png; do \
+	    cp outputs/figures/$$config/$$(basename $$figure) $$figure; \
+	  done; \
 	  cp outputs/figures/$$config/tables.md docs/results/$$config/; \
 	done
 
