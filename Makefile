@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick matrix lint types bench figures clean
+.PHONY: run test quick matrix lint types docs bench figures clean
 
 run: $(READY)  ## The answer on Fashion-MNIST from the kept runs, then the study live on digits
 	@$(BIN)/python -m experiments study --config configs/fashion-primary.toml \
@@ -31,6 +31,9 @@ lint: $(READY)  ## Style and formatting of code, documents and workflows
 
 types: $(READY)  ## Static types
 	$(BIN)/basedpyright
+
+docs: $(READY)  ## The site, in outputs/site/, with the course executed; needs no network
+	$(BIN)/python -m sphinx -W --keep-going -c docs . outputs/site
 
 bench: $(READY)  ## Speed, compared with Optax and, if it is installed, PyTorch
 	$(BIN)/python -m benchmarks

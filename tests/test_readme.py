@@ -38,7 +38,10 @@ def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
     )
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/weight-decay.md", "docs/sweeps.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md", "docs/sweeps.md"],
+)
 def test_the_interactive_examples_print_what_they_show(name):
     blocks = re.findall(r"```pycon\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, name, None, 0)

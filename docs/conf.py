@@ -1,0 +1,118 @@
+"""How Sphinx builds the site: `make docs` writes it to outputs/site.
+
+The sources are the repository, so that every link between documents holds here as it does where
+they are read as files. The pages need no network: mathematics is MathML, and nothing is fetched.
+"""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math import MathError, latex2mathml
+from sphinx import addnodes
+from sphinx.util.logging import getLogger
+
+import adamw_jax
+
+logger = getLogger(__name__)
+project = "adamw_jax"
+author = copyright = "the adamw_jax authors"
+release = adamw_jax.__version__
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+root_doc = "docs/index"
+include_patterns = ["docs/**", "experiments/README.md"]
+exclude_patterns = [".*", "outputs", "build", "dist", "data", "docs/course/solutions"]
+nitpicky = True
+
+html_title = "adamw_jax"
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_extra_path = ["_root"]
+html_math_renderer = "mathml"
+html_show_sphinx = False
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "cache"
+nb_execution_cache_path = "outputs/notebooks"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+# In a docstring, `name` links to what it names and is code otherwise. Types are in the source.
+default_role = "py:obj"
+autodoc_typehints = "none"
+napoleon_use_param = napoleon_use_ivar = napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+# The names that the docstrings mention, in Sphinx's first, plain format.
+intersphinx_mapping = {
+    "jax": ("https://docs.jax.dev/en/latest", "docs/inventories/jax.txt"),
+    "optax": ("https://optax.readthedocs.io/en/latest", "docs/inventories/optax.txt"),
+}
+
+
+def escape(match):
+    """Ends code before a letter, as in `Variable`s, and escapes what else has a meaning."""
+    code, letter = match.groups()
+    return f"{code}\\ {letter}" if letter else code or f"\\{match[0]}"
+
+
+def docstring_to_rest(app, what, name, obj, options, lines):
+    """Marks up a docstring, which is plain text: indented code, |absolute values|, `name`s."""
+    text = re.sub(r"^(\S.*\n\n)(?=    )", r"\1::\n\n", "\n".join(lines), flags=re.MULTILINE)
+    text = re.sub(r"^(Returns:\n  +)", r"\1: ", text, flags=re.MULTILINE)  # no type before a colon
+    text = re.sub(r"(`[^`]*`)(\w?)|\||_(?!\w)", escape, text)
+    lines[:] = text.split("\n")
+
+
+def title_tables(app, page, source):
+    """Gives the tables that experiments write a title, which a page needs."""
+    if page.endswith("/tables"):
+        source[0] = f"# All tables of {Path(page).parent.name}\n\n{source[0]}"
+
+
+def link_files(app, doctree):
+    """Links a module to its page of source, and leaves what names a folder without a link."""
+    page = app.env.docname
+    for node in list(doctree.findall(addnodes.pending_xref)):
+        if node["reftype"] == "myst" and Path(app.env.relfn2path(node["reftarget"])[1]).is_dir():
+            node.replace_self(node.children)
+    for node in list(doctree.findall(addnodes.download_reference)):
+        file = app.env.relfn2path(node["reftarget"])[0]
+        if re.fullmatch(r"adamw_jax/.*\.py", file):
+            uri = app.builder.get_relative_uri(page, f"_modules/{file.removesuffix('.py')}")
+            node.replace_self(nodes.reference("", "", *node.children, refuri=uri, internal=True))
+
+
+def leave_unlinked(app, env, node, contnode):
+    """Shows code in a docstring as such where it is not the name of something documented."""
+    return contnode if node["reftype"] == "obj" else None
+
+
+def visit_math(translator, node):
+    """Writes a formula as MathML, which browsers show without fonts or scripts."""
+    block = isinstance(node, nodes.math_block)
+    try:
+        formula = latex2mathml.tex2mathml(node.astext(), as_block=block)
+    except MathError as error:
+        logger.warning("This formula has no MathML: %s", error, location=node)
+        raise nodes.SkipNode from error
+    translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Adds the functions above to Sphinx."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)  # before napoleon
+    app.connect("source-read", title_tables)
+    app.connect("doctree-read", link_files)
+    app.connect("missing-reference", leave_unlinked, priority=900)  # after the inventories
