@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from docutils.utils.math import MathError, latex2mathml
+from math_core import LatexError, LatexToMathML
 from sphinx import addnodes
 from sphinx.util.logging import getLogger
 
 import adamw_jax
 
 logger = getLogger(__name__)
+mathml = LatexToMathML()
 project = "adamw_jax"
 author = copyright = "the adamw_jax authors"
 release = adamw_jax.__version__
@@ -32,13 +33,14 @@ nitpicky = True
 
 html_title = "adamw_jax"
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_extra_path = ["_root"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_cache_path = "outputs/notebooks"
@@ -49,6 +51,7 @@ nb_merge_streams = True
 # In a docstring, `name` links to what it names and is code otherwise. Types are in the source.
 default_role = "py:obj"
 autodoc_typehints = "none"
+add_module_names = False
 napoleon_use_param = napoleon_use_ivar = napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 
@@ -80,11 +83,19 @@ def title_tables(app, page, source):
 
 
 def link_files(app, doctree):
-    """Links a module to its page of source, and leaves what names a folder without a link."""
+    """Fits links between files to a site: titles for names, and no link to a folder.
+
+    A module of the library links to its page of source.
+    """
     page = app.env.docname
     for node in list(doctree.findall(addnodes.pending_xref)):
-        if node["reftype"] == "myst" and Path(app.env.relfn2path(node["reftarget"])[1]).is_dir():
+        if node["reftype"] != "myst":
+            continue
+        if Path(app.env.relfn2path(node["reftarget"])[1]).is_dir():
             node.replace_self(node.children)
+        elif node["refdomain"] == "doc" and node.astext().endswith(".md"):
+            node["refexplicit"] = False
+            node[0].clear()
     for node in list(doctree.findall(addnodes.download_reference)):
         file = app.env.relfn2path(node["reftarget"])[0]
         if re.fullmatch(r"adamw_jax/.*\.py", file):
@@ -98,11 +109,11 @@ def leave_unlinked(app, env, node, contnode):
 
 
 def visit_math(translator, node):
-    """Writes a formula as MathML, which browsers show without fonts or scripts."""
+    """Writes a formula as MathML, which browsers show without scripts."""
     block = isinstance(node, nodes.math_block)
     try:
-        formula = latex2mathml.tex2mathml(node.astext(), as_block=block)
-    except MathError as error:
+        formula = mathml.convert_with_local_state(node.astext(), displaystyle=block)
+    except LatexError as error:
         logger.warning("This formula has no MathML: %s", error, location=node)
         raise nodes.SkipNode from error
     translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
