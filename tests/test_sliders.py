@@ -1,0 +1,122 @@
+"""The lessons' sliders, driven in a browser, show the numbers of their tables."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.actions.action_builder import ActionBuilder  # noqa: E402
+from selenium.webdriver.common.actions.pointer_input import PointerInput  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+DOCS = Path(__file__).parent.parent / "docs"
+TABLES = sorted((DOCS / "course" / "tables").glob("*.json"))
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromedriver") and shutil.which("chromium")),
+    reason="no browser: Debian's chromium-driver has one",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in "headless=new", "no-sandbox", "disable-gpu", "disable-background-networking":
+        options.add_argument(f"--{flag}")
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options, service) as opened:
+        yield opened
+
+
+@pytest.fixture(params=TABLES, ids=lambda path: path.stem)
+def table(request, browser, tmp_path):
+    """A page with the sliders of a table alone, opened."""
+    text = request.param.read_text()
+    static = (DOCS / "_static").as_uri()
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="{static}/sliders.css">'
+        f'<figure class="sliders"><script type="application/json">{text}</script>'
+        f'<figcaption>caption</figcaption></figure><script src="{static}/sliders.js"></script>'
+    )
+    browser.get(page.as_uri())
+    return json.loads(text)
+
+
+def values_of(panel, at, sliders):
+    row = 0
+    for i in panel["over"]:
+        row = row * len(sliders[i]["values"]) + at[i]
+    return [values[row] for values in panel["numbers"].values()]
+
+
+def read(text):
+    """What a number on the page says."""
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return text
+
+
+def check(browser, table, at):
+    shown = [slider["values"][i] for slider, i in zip(table["sliders"], at, strict=True)]
+    outputs = browser.find_elements(By.TAG_NAME, "output")
+    assert [read(each.text) for each in outputs] == pytest.approx(shown, rel=1e-3)
+    inputs = browser.find_elements(By.TAG_NAME, "input")
+    assert [each.get_attribute("aria-valuetext") for each in inputs] == [o.text for o in outputs]
+    for panel, part in zip(
+        table["panels"], browser.find_elements(By.TAG_NAME, "section"), strict=True
+    ):
+        numbers = [each.text for each in part.find_elements(By.TAG_NAME, "dd")]
+        for text, value in zip(numbers, values_of(panel, at, table["sliders"]), strict=True):
+            number = isinstance(value, float | int)
+            assert read(text) == (pytest.approx(value, rel=1e-3) if number else value or "–")
+        if "map" in panel:
+            (here,) = part.find_elements(By.CLASS_NAME, "here")
+            assert float(here.text) == pytest.approx(read(numbers[0]), abs=0.06)
+
+
+def test_every_value_can_be_reached_with_the_keyboard_and_shows_its_numbers(browser, table):
+    at = [slider["start"] for slider in table["sliders"]]
+    check(browser, table, at)
+    for i, handle in enumerate(browser.find_elements(By.TAG_NAME, "input")):
+        handle.send_keys(Keys.HOME)
+        at[i] = 0
+        check(browser, table, at)
+        for _ in table["sliders"][i]["values"][1:]:
+            handle.send_keys(Keys.ARROW_RIGHT)
+            at[i] += 1
+            check(browser, table, at)
+
+
+def test_a_touch_moves_a_slider_and_the_curve_with_it(browser, table):
+    handle = browser.find_element(By.TAG_NAME, "input")
+    curves = browser.find_elements(By.TAG_NAME, "polyline")
+    before = [curve.get_attribute("points") for curve in curves]
+    place = handle.rect
+    touch = ActionBuilder(browser, mouse=PointerInput("touch", "finger"))
+    touch.pointer_action.move_to_location(
+        int(place["x"] + place["width"] - 3), int(place["y"] + place["height"] / 2)
+    )
+    touch.pointer_action.pointer_down().pointer_up()
+    touch.perform()
+    at = [slider["start"] for slider in table["sliders"]]
+    at[0] = len(table["sliders"][0]["values"]) - 1
+    check(browser, table, at)
+    assert not curves or before != [curve.get_attribute("points") for curve in curves]
+
+
+def test_a_panel_has_a_value_for_every_place_of_its_sliders():
+    for path in TABLES:
+        table = json.loads(path.read_text())
+        for panel in table["panels"]:
+            count = 1
+            for i in panel["over"]:
+                count *= len(table["sliders"][i]["values"])
+            columns = [*panel["numbers"].values(), *panel.get("curves", {}).values()]
+            assert {len(values) for values in columns} == {count}
+            assert panel["alt"] and panel["title"]
