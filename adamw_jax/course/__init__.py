@@ -1,0 +1,16 @@
+"""Checks for the exercises of the course in docs/course/.
+
+    from adamw_jax.course import check
+
+    check("momentum", my_momentum)
+
+A solution is compared with the library's own piece on short sequences of gradients. Where it
+differs, the verdict shows the shortest of them and, if the same mistake is known, what it is.
+`pieces` and
+`compositions` have the exercises, `trials` runs a solution, and `mistakes` holds solutions that are
+wrong on purpose.
+"""
+
+from adamw_jax.course.check import Verdict, check
+
+__all__ = ["Verdict", "check"]

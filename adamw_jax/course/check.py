@@ -1,0 +1,92 @@
+"""The verdict on a solution, in the reader's terms."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from adamw_jax.course.compositions import COMPOSITIONS
+from adamw_jax.course.exercise import Exercise
+from adamw_jax.course.pieces import PIECES
+from adamw_jax.course.trials import Complaint, Trial, agree, same, shown
+
+EXERCISES = PIECES | COMPOSITIONS
+
+
+class Verdict(NamedTuple):
+    """What `check` found. It prints as its message and is true if the solution is right.
+
+    Attributes:
+      passed: whether the solution is right.
+      message: what has been achieved, or what is wrong.
+    """
+
+    passed: bool
+    message: str
+
+    def __repr__(self) -> str:
+        return self.message
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+def check(exercise: str, solution: Any) -> Verdict:
+    """Compares a solution with the library on short sequences of gradients.
+
+    Args:
+      exercise: its name, such as "momentum".
+      solution: the function that the exercise asks for.
+
+    Returns:
+      A verdict, which a notebook shows if the call is the last line of its cell.
+
+    Raises:
+      ValueError: there is no such exercise.
+    """
+    if exercise not in EXERCISES:
+        raise ValueError(f"there is no exercise {exercise!r}; there are {', '.join(EXERCISES)}")
+    asked = EXERCISES[exercise]
+    try:
+        wrong = _first_difference(asked, solution)
+    except Complaint as complaint:
+        return Verdict(False, f"✗ {exercise}: {complaint}\n\nAsked for: {asked.form}")
+    if wrong:
+        return Verdict(False, f"✗ {exercise}: {wrong}{_hint(asked, solution)}")
+    return Verdict(True, f"✓ {exercise}: {asked.achieved}")
+
+
+def _first_difference(exercise: Exercise, solution: Any) -> str:
+    for trial in [*exercise.trials, *exercise.compiled]:
+        yours, expected = trial.outputs(solution), trial.outputs(exercise.reference)
+        if not same(yours, expected):
+            note = f"\n\n    {exercise.note}" if exercise.note else ""
+            return _table(trial, yours, expected) + note
+    return ""
+
+
+def _table(trial: Trial, yours: Sequence[Any], expected: Sequence[Any]) -> str:
+    """The steps up to the first that differs."""
+    differs = [not agree(*pair) for pair in zip(yours, expected, strict=True)].index(True)
+    columns = {"step": range(1, len(yours) + 1), **trial.inputs}
+    columns |= {"yours": yours, "should be": expected}
+    place = f" at step {differs + 1}"
+    if "gradient" not in trial.inputs:  # a function, which has no steps
+        place = ""
+        del columns["step"]
+    cells = [[name, *map(shown, values[: differs + 1])] for name, values in columns.items()]
+    widths = [max(map(len, column)) for column in cells]
+    rows = ("  ".join(map(str.rjust, row, widths)) for row in zip(*cells, strict=True))
+    return f"{trial.call} goes wrong{place}:\n\n" + "\n".join(f"    {row}" for row in rows)
+
+
+def _hint(exercise: Exercise, solution: Any) -> str:
+    """What is wrong, if a known mistake has the same outputs as far as the solution runs."""
+    runs = []
+    try:
+        for trial in exercise.trials:
+            runs.append((trial, trial.outputs(solution)))
+    except Complaint:
+        pass  # a wrong solution may well fail later
+    for hint, mistake in exercise.mistakes.items():
+        if all(same(yours, trial.outputs(mistake)) for trial, yours in runs):
+            return f"\n\nHint: {hint}"
+    return ""

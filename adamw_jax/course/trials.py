@@ -1,0 +1,201 @@
+"""Runs of a solution whose outputs can be compared.
+
+The solutions have one of three forms: a function of numbers; a *step* function,
+`(state, g) -> (state, update)`; or a *machine*, the pair of `init(θ) -> state` and
+`step(state, u, θ) -> (state, update)`.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Machine = tuple[Callable[..., Any], Callable[..., Any]]
+VECTORS = jnp.asarray([[1.0, -2.0], [2.0, 0.5], [-3.0, 1.0]])
+
+
+class Complaint(Exception):
+    """A solution cannot be run to its end; the message says what it did."""
+
+
+class Trial(NamedTuple):
+    """One way to run a solution.
+
+    Attributes:
+      call: how it is run, for the reader.
+      inputs: what it is given at each step, by the name of the column.
+      outputs: runs a solution and returns its outputs, one for each step.
+    """
+
+    call: str
+    inputs: Mapping[str, Sequence[Any]]
+    outputs: Callable[[Any], Sequence[Any]]
+
+
+def sequences() -> list[tuple[float, ...]]:
+    """Gradients of one, two and three steps; the shortest and simplest come first."""
+    # NumPy's numbers, for which 1/0 is infinite, not an error.
+    one, *_ = later = [np.float64(g) for g in (1.0, 2.0, -3.0)]
+    return [(one,), *((one, a) for a in later), *((one, a, b) for a in later for b in later)]
+
+
+def of_function(name: str, make: Callable[[Any], Any], **arguments: float) -> Trial:
+    """Calls a function of numbers once, with the arguments in their order."""
+    values = tuple(map(np.float64, arguments.values()))
+    call = f"{name}({', '.join(arguments)})"
+    inputs = {key: [value] for key, value in arguments.items()}
+
+    def outputs(solution):
+        return [_called(call, _function(call, _called(call, make, solution)), *values)]
+
+    return Trial(call, inputs, outputs)
+
+
+def of_step(call: str, make: Callable[[Any], Any], gradients: Sequence[Any], start: Any) -> Trial:
+    """Folds a step function over gradients in a Python loop."""
+
+    def outputs(solution):
+        step = _function(call, _called(call, make, solution))
+        return list(_fold(lambda state, g: _called("step", step, state, g), gradients, start))
+
+    return Trial(call, {"gradient": gradients}, outputs)
+
+
+def of_scanned_step(call: str, make: Callable[[Any], Any], start: Any) -> Trial:
+    """Folds a step function over vectors with `jax.lax.scan`."""
+    scanned = f"jax.lax.scan({call}, …)"
+
+    def outputs(solution):
+        step = _function(call, _called(call, make, solution))
+        return _called(scanned, jax.lax.scan, step, start, VECTORS)[1]
+
+    return Trial(scanned, {"gradient": list(VECTORS)}, outputs)
+
+
+def of_machine(
+    call: str, make: Callable[[Any], Any], gradients: Sequence[Any], θ: Any = 3.0
+) -> Trial:
+    """Runs a machine along gradients in a Python loop, with the weights held still."""
+
+    def outputs(solution):
+        init, step = _pair(call, _called(call, make, solution), "(init, step)")
+        start = _called("init", init, θ)
+        return list(_fold(lambda s, u: _called("step", step, s, u, θ), gradients, start))
+
+    return Trial(call, {"gradient": gradients, "weight": [θ] * len(gradients)}, outputs)
+
+
+def of_scanned_machine(call: str, make: Callable[[Any], Any]) -> Trial:
+    """Runs a machine over vectors with `jax.lax.scan`."""
+    scanned, θ = f"jax.lax.scan over {call}", jnp.asarray([2.0, -1.0])
+
+    def outputs(solution):
+        init, step = _pair(call, _called(call, make, solution), "(init, step)")
+        start = _called("init", init, θ)
+        return _called(scanned, jax.lax.scan, lambda s, u: step(s, u, θ), start, VECTORS)[1]
+
+    return Trial(scanned, {"gradient": list(VECTORS), "weight": [θ] * len(VECTORS)}, outputs)
+
+
+def as_machine(tx: optax.GradientTransformation) -> Machine:
+    """A transformation of Optax's kind in the course's order, with numbers made arrays."""
+
+    def step(state, u, θ):
+        u, state = tx.update(jnp.asarray(u), state, jnp.asarray(θ))
+        return state, u
+
+    return lambda θ: tx.init(jnp.asarray(θ)), step
+
+
+def as_transformation(machine: Machine) -> optax.GradientTransformation:
+    """The opposite of `as_machine`."""
+    init, step = machine
+
+    def update(updates, state, params=None):
+        state, updates = step(state, updates, params)
+        return updates, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _fold(step: Callable[..., Any], gradients: Iterable[Any], state: Any) -> Iterable[Any]:
+    for g in gradients:
+        after, update = _pair("step", step(state, g), "(new state, update)")
+        _, again = _pair("step", step(state, g), "(new state, update)")
+        if not same([update], [again]):
+            raise Complaint(
+                f"step is not pure: called twice with the same state and the gradient "
+                f"{shown(g)}, it returned the update {shown(update)} and then {shown(again)}. "
+                "What it remembers must be in the state that it returns, and nowhere else."
+            )
+        state = after
+        yield update
+
+
+def same(yours: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two runs agree, in shape too, within the digits of float32."""
+    return len(yours) == len(expected) and all(map(agree, yours, expected))
+
+
+def agree(a: Any, b: Any) -> bool:
+    """Whether two outputs agree, as in `same`."""
+    a, b = number(a), number(b)
+    return a.shape == b.shape and np.allclose(a, b, rtol=2e-4, atol=1e-6, equal_nan=True)
+
+
+def number(output: Any) -> np.ndarray:
+    """An output as an array of float64.
+
+    Raises:
+      Complaint: it is not made of numbers.
+    """
+    try:
+        return np.asarray(output, np.float64)
+    except (TypeError, ValueError):
+        raise Complaint(f"an update must be a number or an array, and it is {output!r}") from None
+
+
+def shown(value: Any) -> str:
+    """A number or vector with four digits."""
+    value = number(value)
+    return f"{value:.4g}" if not value.ndim else f"[{', '.join(map(shown, value))}]"
+
+
+def _called(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        with np.errstate(all="ignore"):
+            result = function(*arguments)
+    except Complaint:
+        raise
+    except Exception as error:
+        raise Complaint(f"{call} raised {type(error).__name__}: {_told(error)}") from error
+    if result is None:
+        raise Complaint(f"{call} returned None. Is the return still to be written?")
+    return result
+
+
+def _told(error: Exception) -> str:
+    ours = str(Path(__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename
+    ]
+    line = f"\n  in the line: {theirs[-1].line}" if theirs else ""
+    return str(error).splitlines()[0] + line
+
+
+def _function(call: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise Complaint(f"{call} must return a function, and it returned {value!r}.")
+    return value
+
+
+def _pair(call: str, value: Any, form: str) -> tuple[Any, Any]:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise Complaint(f"{call} must return a pair, {form}, and it returned {value!r}.")
+    return value

@@ -1,0 +1,2 @@
+def gradient_step(θ, g, α):
+    return θ - α * g

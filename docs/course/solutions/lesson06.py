@@ -1,0 +1,2 @@
+def l2(λ):
+    return lambda θ: (), lambda state, u, θ: (state, u + λ * θ)
