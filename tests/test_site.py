@@ -12,13 +12,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import adamw_jax
-from adamw_jax import sweep, testing
+from adamw_jax import course, sweep, testing
 
 ROOT = Path(__file__).parent.parent
 
 
 def public_names():
-    for module in adamw_jax, sweep:
+    for module in adamw_jax, course, sweep:
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
     for name, function in inspect.getmembers(testing, inspect.isfunction):
         if function.__module__ == testing.__name__ and not name.startswith("_"):
