@@ -45,6 +45,7 @@ from adamw_jax.moments import (
     running_max,
     second_moment,
 )
+from adamw_jax.notation import Equations, InnerValues, equations, inner_values
 from adamw_jax.optimizers import (
     adam,
     adam_l2,
@@ -87,8 +88,10 @@ __all__ = [
     "DecayReport",
     "DecayRow",
     "Description",
+    "Equations",
     "GradientTransformation",
     "HeavyBallState",
+    "InnerValues",
     "Merge",
     "MomentumState",
     "RunningMaxState",
@@ -119,10 +122,12 @@ __all__ = [
     "decoupled_weight_decay",
     "describe",
     "difference",
+    "equations",
     "gd",
     "heavy_ball",
     "heavy_ball_gd",
     "infinity_moment",
+    "inner_values",
     "kind",
     "l2_regularization",
     "lion",

@@ -89,7 +89,9 @@ def _next_params(inputs, state, params, extra_args):
     return _applied(trees.only_updated(params, updates, "temporal averaging"), updates), state
 
 
-_NEXT_PARAMS = Machine("next params", lambda params: None, _next_params, has_state=False)
+_NEXT_PARAMS = Machine(
+    "next params", lambda params: None, _next_params, has_state=False, made_by=optax.apply_updates
+)
 
 
 @jitted

@@ -35,12 +35,15 @@ class Machine(NamedTuple):
       init: `params -> state`.
       update: `(inputs, state, params, extra_args) -> (output, state)`.
       has_state: whether it keeps a state; if not, `init` and `update` return None for it.
+      made_by: the call that made it, as data, or the function or foreign transformation that it
+        runs; None for what only serves other machines.
     """
 
     key: Any
     init: Callable[[optax.Params], Any]
     update: Callable[[tuple[Any, ...], Any, Any, dict[str, Any]], tuple[Any, Any]]
     has_state: bool = True
+    made_by: Any = None
 
 
 class Wire(NamedTuple):
@@ -83,7 +86,7 @@ class Circuit:
 
     def widened(self, wire: Wire) -> Wire:
         """The same updates with half-precision leaves as float32."""
-        return wire if wire.wide else self.place(_WIDEN, wire)._replace(wide=True)
+        return wire if wire.wide else self.place(WIDEN, wire)._replace(wide=True)
 
     def init(self, params: optax.Params) -> tuple[Any, ...]:
         """The states of the machines that keep one."""
@@ -188,10 +191,11 @@ def _whole(part: Any) -> Machine:
     def update(inputs, state, params, extra_args):
         return transformation.update(*inputs, state, params, **extra_args)
 
-    return Machine(key_of(description_of(part) or part), part.init, update)
+    made_by = description_of(part) or part
+    return Machine(key_of(made_by), part.init, update, made_by=made_by)
 
 
-_WIDEN = Machine(
+WIDEN = Machine(
     "widen",
     lambda params: None,
     lambda inputs, state, params, extra_args: (trees.widen(inputs[0]), None),

@@ -21,6 +21,7 @@ from adamw_jax.core import (
     GradientTransformation,
     Readable,
     describe,
+    description_of,
     jitted,
 )
 
@@ -112,6 +113,7 @@ def parallel(
         trees.check_floating,
         lambda inputs, state, params, extra_args: (run(*inputs), None),
         has_state=False,
+        made_by=description_of(merge) or merge,
     )
 
     def wiring(circuit, source):

@@ -132,14 +132,14 @@ class GradientTransformation(optax.GradientTransformationExtraArgs):
 def _layout(value: Any, prefix: str = "", indent: int = 0) -> str:
     """Writes a call or dictionary on one line if it fits, otherwise one argument a line."""
     head, arguments, tail = _opened(value)
-    line = prefix + head + ", ".join(name + _value(arg) for name, arg in arguments) + tail
+    line = prefix + head + ", ".join(name + shown(arg) for name, arg in arguments) + tail
     composed = any(isinstance(arg, Description | dict) for _, arg in arguments)
     # One column is left for the comma or parenthesis that follows.
     if (indent + len(line) < LINE_WIDTH and "\n" not in line) or not composed:
         return line
     inner = indent + 2
     lines = (
-        _layout(arg, name, inner) if isinstance(arg, Description | dict) else name + _value(arg)
+        _layout(arg, name, inner) if isinstance(arg, Description | dict) else name + shown(arg)
         for name, arg in arguments
     )
     return prefix + head + ",".join("\n" + " " * inner + text for text in lines) + tail
@@ -163,7 +163,8 @@ def _same(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, plain) and value == default)
 
 
-def _value(value: Any) -> str:
+def shown(value: Any) -> str:
+    """How an argument of a call prints: in angle brackets where it cannot be written as code."""
     match value:
         case optax.GradientTransformation() | optax.MultiSteps():
             return _foreign(value)
@@ -191,5 +192,6 @@ def _foreign(tx: Any) -> str:
 
 def _maker(function: Callable[..., Any]) -> str:
     """The name of the outermost function in whose call `function` was made."""
-    name = getattr(function, "__qualname__", type(function).__name__)
+    name = getattr(function, "__name__", type(function).__name__)  # all that a jnp.ufunc has
+    name = getattr(function, "__qualname__", name)
     return name.partition(".<locals>")[0]

@@ -103,7 +103,7 @@ def piece(
         return updates, state and state(*new)
 
     key = key_of_call(description, arithmetic, hyperparameters)
-    machine = Machine(key, init, update, has_state=state is not None)
+    machine = Machine(key, init, update, state is not None, description)
     reads_count = counts or any(map(callable, hyperparameters))
 
     def wiring(circuit, source):

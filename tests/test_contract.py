@@ -21,6 +21,7 @@ NO_TRANSFORMATIONS = {
     *("per_step_from_timescale", "timescale_from_per_step"),
     *("cosine_warm_restarts", "renormalized_decay"),
     *("kind", "path", "decay_except", "decay_only", "decay_report"),
+    *("equations", "inner_values"),
     *("describe", "piece", "register_for_export"),
 }
 
