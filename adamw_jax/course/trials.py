@@ -84,7 +84,7 @@ def of_machine(
 
     def outputs(solution):
         init, step = _pair(call, _called(call, make, solution), "(init, step)")
-        start = _called("init", init, θ)
+        start = _start(init, θ)
         return list(_fold(lambda s, u: _called("step", step, s, u, θ), gradients, start))
 
     return Trial(call, {"gradient": gradients, "weight": [θ] * len(gradients)}, outputs)
@@ -96,7 +96,7 @@ def of_scanned_machine(call: str, make: Callable[[Any], Any]) -> Trial:
 
     def outputs(solution):
         init, step = _pair(call, _called(call, make, solution), "(init, step)")
-        start = _called("init", init, θ)
+        start = _start(init, θ)
         return _called(scanned, jax.lax.scan, lambda s, u: step(s, u, θ), start, VECTORS)[1]
 
     return Trial(scanned, {"gradient": list(VECTORS), "weight": [θ] * len(VECTORS)}, outputs)
@@ -121,6 +121,11 @@ def as_transformation(machine: Machine) -> optax.GradientTransformation:
         return updates, state
 
     return optax.GradientTransformation(init, update)
+
+
+def _start(init: Callable[..., Any], θ: Any) -> Any:
+    # A tuple, since the state of a machine that remembers nothing may well be None.
+    return _called("init", lambda θ: (init(θ),), θ)[0]
 
 
 def _fold(step: Callable[..., Any], gradients: Iterable[Any], state: Any) -> Iterable[Any]:
