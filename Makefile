@@ -32,8 +32,8 @@ lint: $(READY)  ## Style and formatting of code, documents and workflows
 types: $(READY)  ## Static types
 	$(BIN)/basedpyright
 
-docs: $(READY)  ## The site, in outputs/site/, with the course executed; needs no network
-	$(BIN)/python -m sphinx -W --keep-going -c docs . outputs/site
+docs: $(READY)  ## The site, in outputs/site/, with the lessons of the course executed
+	$(BIN)/python -m sphinx -E -W --keep-going -d outputs/doctrees -c docs . outputs/site
 
 bench: $(READY)  ## Speed, compared with Optax and, if it is installed, PyTorch
 	$(BIN)/python -m benchmarks
