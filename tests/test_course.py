@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -85,6 +86,13 @@ def test_links_lead_to_files():
 def test_the_solution_passes(exercise, solutions):
     verdict = check(exercise, solutions[exercise])
     assert verdict and verdict.message.startswith(f"✓ {exercise}")
+
+
+def test_the_readers_adamw_trains_a_network(solutions, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (COURSE / "07-adamw.md").read_text(), re.S)
+    exec(block, {"my_adamw": solutions["adamw"], "jnp": jnp})
+    loss, slope = re.findall(r"(?:loss is|slope) ([\d.e-]+)", capsys.readouterr().out)
+    assert float(loss) < 1e-4 and abs(float(slope) - 2) < 0.02
 
 
 @pytest.mark.parametrize("exercise, wrong, words", WRONG, ids=lambda x: getattr(x, "__name__", ""))
