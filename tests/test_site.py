@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from test_family_table import TABLE, make
 
 import adamw_jax
 from adamw_jax import course, sweep, testing
@@ -36,6 +37,13 @@ def documented_names():
 
 def test_every_public_name_is_on_one_page_of_the_reference():
     assert Counter(documented_names()) == Counter(public_names())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_optimizers_equations_can_be_shown_without_scripts(name):
+    latex = adamw_jax.equations(make(name))._repr_latex_().strip("$")
+    mathml = pytest.importorskip("math_core").LatexToMathML()
+    assert mathml.convert_with_local_state(latex, displaystyle=True).startswith("<math")
 
 
 class Page(HTMLParser):
