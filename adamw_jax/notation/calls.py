@@ -36,11 +36,15 @@ class Call(NamedTuple):
         return [name for name, _ in [*self.now, *self.later] if name]
 
     def reads(self) -> Iterator[int]:
-        """The places that it reads, once for each time, and twice where it needs a name."""
+        """The places that it reads, once for each time, and twice more where it needs names.
+
+        It does where it reads them after the step, which may have changed what they are made of,
+        and where it has a line of its own that says no more than its name.
+        """
         found = [name for _, tree in self.now for name in names(tree)]
         yield from (self.inputs[name] for name in found if name in self.inputs)
         if self.later or (self.now[-1][0] and "function" in found):
-            yield from self.inputs.values()
+            yield from [*self.inputs.values()] * 2
 
 
 def calls(circuit: Circuit) -> list[Call]:
@@ -64,6 +68,9 @@ def _call(place: int, made_by: Any, inputs: list[int], is_merge: bool) -> Call:
         bound.apply_defaults()
         arguments = bound.arguments
     given, body = formula(made_by, arguments) or _unknown(inputs, is_merge)
+    if len(given.split()) != len(inputs):
+        wrong = f"reads {given!r}, but {len(inputs)} value(s) come in"
+        raise ValueError(f"the formula of {name_of(made_by)} {wrong}")
     lines = list(map(_line, ast.parse(body).body))
     end = next((i for i, (name, _) in enumerate(lines, 1) if not name), len(lines))
     named = dict(zip(given.split(), inputs, strict=True))

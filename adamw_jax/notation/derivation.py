@@ -85,7 +85,8 @@ class Derivation:
         self._finish()
         for call in (call for call in self.calls if call.place > self.end):
             self._add(call)
-        for name, tree, trees, call in self.later:
+        # The last first: it may read what the others had remembered before this step.
+        for name, tree, trees, call in reversed(self.later):
             self._assign(name, self._filled(tree, trees, call))
 
     def _is_move(self, call: Call) -> bool:

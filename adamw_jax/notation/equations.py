@@ -2,7 +2,8 @@
 
 import dataclasses
 import numbers
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import optax
@@ -17,60 +18,63 @@ from adamw_jax.notation.typesetting import LaTeX, Text
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Equations:
-    """The update rule of an optimizer; prints as text and, in notebooks, in LaTeX.
+    """The update rule of an optimizer: prints as text, and in notebooks as mathematics.
 
     Attributes:
-      lines: the assignments of a step in order, or groups of them for a `partition`.
-      values: what stands for the symbols that no line assigns, other than θ, g and t: numbers,
+      lines: the assignments of a step in order, and groups of them for a `partition`.
+      values: what the symbols stand for that are neither assigned nor θ, g or t: numbers,
         arrays, functions and masks.
-      with_values: whether the values are printed below the lines.
+      shows_values: whether the values are printed below the lines.
     """
 
-    lines: list[Line | Group]
+    lines: Sequence[Line | Group]
     values: dict[str, Any]
-    with_values: bool = False
+    shows_values: bool = False
 
     def __repr__(self) -> str:
-        text = Text()
-        return "\n".join(
-            "  " * depth + (f"{name} ← {rest}" if name else rest)
-            for depth, name, rest in self._rows(text, self.lines, self.values)
-        )
+        style, rows = Text(), []
+        for line in self.lines:
+            if isinstance(line, Line):
+                rows.append(f"{style.symbol(line.name)} ← {style.write(line.tree)}")
+            else:
+                rows += [f"for {line.rule}:", textwrap.indent(repr(self._inside(line)), "  ")]
+        return "\n".join([*rows, *self._values(style)])
 
     def _repr_latex_(self) -> str:
-        rows = (
-            rf"{name} &\leftarrow {rest}" if name else f"&{rest}"
-            for _, name, rest in self._rows(LaTeX(), self.lines, self.values)
-        )
-        return "$$\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$"
+        """The rule in LaTeX."""
+        return f"$${self._aligned()}$$"
 
-    def _rows(
-        self, style: Text, lines: list[Line | Group], values: dict[str, Any], depth: int = 0
-    ) -> Iterator[tuple[int, str, str]]:
-        """The depth of each row, what it assigns, if anything, and the rest of it."""
-        for line in lines:
+    def _aligned(self) -> str:
+        style, rows = LaTeX(), []
+        for line in self.lines:
             if isinstance(line, Line):
-                yield depth, style.symbol(line.name), style.write(line.tree)
+                rows.append(rf"{style.symbol(line.name)} &\leftarrow {style.write(line.tree)}")
             else:
-                yield depth, "", style.word(f"for {line.rule}:")
-                yield from self._rows(style, line.lines, line.values, depth + 1)
-        written = [w for symbol, value in values.items() if (w := _written(style, symbol, value))]
-        if self.with_values and written:
-            yield depth, "", ", ".join(written)
+                rows.append("&" + style.word(f"for {line.rule}:"))
+                rows.append(rf"&\quad {self._inside(line)._aligned()}")
+        rows += [f"&{row}" for row in self._values(style)]
+        return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
+    def _inside(self, group: Group) -> "Equations":
+        return Equations(group.lines, group.values, self.shows_values)
 
-def _written(style: Text, symbol: str, value: Any) -> str:
-    """Says what a symbol stands for, unless it says so itself."""
-    if isinstance(value, numbers.Real):
-        return f"{style.symbol(symbol)} = {style.number(float(value))}"
-    text = style.word(" ".join(shown(value).strip("<>").split()))
-    if symbol.startswith(name_of(value)):
-        return text if isinstance(value, Description) else ""
-    return f"{style.symbol(symbol)} = {text}"
+    def _values(self, style: Text) -> list[str]:
+        """Rows that say what the symbols stand for, where they do not say so themselves."""
+        found, calls = [], []
+        for symbol, value in self.values.items():
+            text = style.word(" ".join(shown(value).strip("<>").split()))
+            if isinstance(value, numbers.Real):
+                text = style.number(float(value))
+            if not symbol.startswith(name_of(value)):
+                found.append(f"{style.symbol(symbol)} = {text}")
+            elif isinstance(value, Description):
+                calls.append(text)
+        rows = [style.comma.join(found)] if found else []
+        return [*rows, *calls] if self.shows_values else []
 
 
 def equations(optimizer: optax.GradientTransformation, *, values: bool = False) -> Equations:
-    """Writes the update rule of an optimizer, derived from its description.
+    """Writes the update rule of an optimizer, as it follows from its description.
 
     For AdamW, `print(equations(adamw(1e-3)))` prints
 
@@ -80,18 +84,18 @@ def equations(optimizer: optax.GradientTransformation, *, values: bool = False) 
         v̂ ← v / (1 − β₂ᵗ)
         θ ← θ − α (m̂ / (√v̂ + ε) + λ θ)
 
-    The lines are in the order in which they are computed. θ is a parameter, g its gradient, and
-    t the number of the step, from 1; what is remembered from step to step is 0 at first. A
-    schedule is called with t − 1. For complex parameters g² is |g|². `1[…]` is 1 where the
-    condition or the mask holds and 0 elsewhere. Of a transformation from another library, and of a
-    piece without an entry in `adamw_jax.notation.FORMULAS`, only the name is known.
+    The lines are in the order in which they are computed. θ is a parameter, g its gradient and
+    t the number of the step, from 1; what is remembered from one step to the next is 0 at first.
+    A schedule is a function of t − 1. For complex parameters, g² means |g|². `1[…]` is 1 where a
+    condition or a mask holds and 0 elsewhere. Of a transformation from another library only the
+    name is known, and of a piece that has no entry in `adamw_jax.notation.FORMULAS`.
 
     Args:
       optimizer: any Optax transformation.
       values: whether to print the values of the hyperparameters, too.
 
     Returns:
-      The rule. `repr` is in Unicode; notebooks show it in LaTeX.
+      The rule. `repr` is text in Unicode; notebooks show mathematics.
 
     Raises:
       ValueError: the optimizer is not a gradient transformation, or values is not a flag.

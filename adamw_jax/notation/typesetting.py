@@ -18,12 +18,16 @@ SYMBOL = re.compile(
 )
 SUPERSCRIPTS = str.maketrans("0123456789+−t", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵗ")
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+# Renderers do not agree on what a backslash means within \text.
+SIGNS = {sign: f"\\{sign}" for sign in "_#$%&{}"}
+SIGNS |= {"\\": r"\backslash ", "^": r"\wedge ", "~": r"\sim "}
+OUTSIDE_TEXT = str.maketrans({sign: rf"}}{latex}\text{{" for sign, latex in SIGNS.items()})
 
 
 class Text:
     """Writes formulas in Unicode, each on one line."""
 
-    minus, at_least = "−", "≥"
+    minus, at_least, comma = "−", "≥", ", "
     opening, closing = "(", ")"
 
     def write(self, tree: ast.expr, at_least: int = CHOICE) -> str:
@@ -113,13 +117,12 @@ class Text:
 class LaTeX(Text):
     """Writes formulas in LaTeX, for mathematical mode."""
 
-    minus, at_least = "-", r"\ge"
+    minus, at_least, comma = "-", r"\ge", r",\ "
     opening, closing = r"\left(", r"\right)"
 
     def word(self, text: str) -> str:
         """Writes words."""
-        escaped = re.sub(r"([_#$%&{}])", r"\\\1", text)
-        return rf"\text{{{escaped}}}"
+        return rf"\text{{{text.translate(OUTSIDE_TEXT)}}}"
 
     def _times(self, a: str, b: str) -> str:
         return rf"{a} \cdot {b}"
@@ -140,7 +143,7 @@ class LaTeX(Text):
     def _call(self, name: str, given: str) -> str:
         signs = {
             "abs": rf"\left|{given}\right|",
-            "indicator": rf"\mathbb{{1}}\left[{given}\right]",
+            "indicator": rf"\mathbb{{1}}[{given}]",
             "max": rf"\max\left({given}\right)",
         }
         return signs.get(name, rf"{self.symbol(name)}\left({given}\right)")
