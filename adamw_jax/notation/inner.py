@@ -142,40 +142,37 @@ def _places(derivation: Derivation) -> dict[str, int]:
 
 def _gradient(params, gradients, steps, batches) -> tuple[Callable[..., Any], Any, int | None]:
     """The gradient as a function of parameters and a batch, the batches, and their number."""
-    if callable(gradients) and batches is not None and steps is None:
-        return gradients, batches, None
-    if callable(gradients) and steps is not None and batches is None:
-        return lambda params, batch: gradients(params), None, int(positive_integer("steps", steps))
     if callable(gradients):
-        raise ValueError("a gradient function needs either steps or batches to be called for")
+        if (steps is None) == (batches is None):
+            raise ValueError(
+                f"a gradient function needs either steps or batches, got {steps=} and "
+                f"{'no' if batches is None else 'some'} batches"
+            )
+        if steps is None:
+            return gradients, batches, None
+        return lambda params, _: gradients(params), None, int(positive_integer("steps", steps))
     if steps is not None or batches is not None:
-        raise ValueError(
-            "gradients that are no function are themselves one for each step: leave "
-            "out steps and batches"
-        )
+        raise ValueError("given gradients are one for each step: leave out steps and batches")
     if isinstance(gradients, list):
-        gradients = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
-    return lambda params, batch: batch, gradients, None
+        gradients = jax.tree.map(lambda *leaves: jnp.stack(jnp.array(leaves)), *gradients)
+    given = jax.tree.map(lambda p, g: jnp.asarray(g, p.dtype), params, gradients)
+    return lambda params, gradient: gradient, given, None
 
 
 def _picked(params, path, index) -> Callable[[Any], jax.Array]:
     """The function that finds θ, or what takes its place, in a tree like the parameters."""
     found, leaves = parameters(params), jax.tree.leaves(params, is_leaf=trees.is_none)
-    place = next((i for i, p in enumerate(found) if path in (p.path, None)), None)
-    if place is None or (path is None and len(found) > 1):
-        raise ValueError(
-            f"path must be that of a parameter, got {path!r}; there are:\n{listed(found)}"
-        )
-    at = index if isinstance(index, tuple) else (index,)
-    shape = jnp.shape(leaves[place])
+    paths = [parameter.path for parameter in found]
+    if (path is None and len(paths) != 1) or (path is not None and path not in paths):
+        raise ValueError(f"path must be one of these, got {path!r}:\n{listed(found)}")
+    place = 0 if path is None else paths.index(path)
+    at, shape = index if isinstance(index, tuple) else (index,), jnp.shape(leaves[place])
     if len(at) != len(shape) or not all(-n <= i < n for i, n in zip(at, shape, strict=True)):
-        raise ValueError(
-            f"index must be that of one number in an array of shape {shape}, got {index!r}"
-        )
+        raise ValueError(f"index must pick one number of an array of {shape=}, got {index!r}")
     return lambda tree: jax.tree.leaves(tree, is_leaf=trees.is_none)[place][at]
 
 
-def _check_shapes(gradients: Any, params: Any) -> None:
-    got, expected = (jax.tree.map(jnp.shape, tree) for tree in (gradients, params))
+def _check_shapes(gradient: Any, params: Any) -> None:
+    got, expected = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (gradient, params))
     if got != expected:
-        raise ValueError(f"a gradient must have the shape of the parameters, {expected}, got {got}")
+        raise ValueError(f"a gradient must have the parameters' shapes {expected}, got {got}")
