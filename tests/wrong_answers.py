@@ -107,6 +107,21 @@ def adam(
     return make
 
 
+def runs(gradient=lambda g, θ, start: g(θ), carried=lambda new, old: new, sign=1, tail=False):
+    """A run in a loop."""
+
+    def descend(machine, g, θ, steps):
+        (init, step), start, path = machine, θ, [θ]
+        state = init(θ)
+        for _ in range(steps):
+            new, update = step(state, gradient(g, θ, start), θ)
+            state, θ = carried(new, state), θ + sign * update
+            path.append(θ)
+        return jnp.array(path[1:] if tail else path[:-1])
+
+    return descend
+
+
 def machine(function):
     return lambda λ: (lambda θ: (), lambda state, u, θ: (state, function(u, θ, λ)))
 
@@ -196,5 +211,15 @@ WRONG = [
         "adamw",
         adam(out=lambda r, θ, α, λ: -α * (r + λ * θ), square_of=lambda m, g: m),
         "v averages the squares of m",
+    ),
+    ("descend", runs(tail=True), "it should begin at the start"),
+    ("descend", runs(sign=-1), "points downhill already"),
+    ("descend", runs(gradient=lambda g, θ, start: g(start)), "take it where θ is now"),
+    ("descend", runs(carried=lambda new, old: old), "the machine forgets"),
+    ("descend", lambda machine, g, θ, steps: θ, "must return an array of 4 values"),
+    (
+        "descend",
+        lambda *run: np.array([float(x) for x in runs()(*run)]),
+        "jax.vmap over θ of descend(momentum, …) raised",
     ),
 ]

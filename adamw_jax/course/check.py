@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from adamw_jax.course.compositions import COMPOSITIONS
 from adamw_jax.course.exercise import Exercise
 from adamw_jax.course.pieces import PIECES
+from adamw_jax.course.runs import RUNS
 from adamw_jax.course.trials import Complaint, Trial, agree, same, shown
 
-EXERCISES = PIECES | COMPOSITIONS
+EXERCISES = PIECES | COMPOSITIONS | RUNS
 
 
 class Verdict(NamedTuple):
@@ -66,12 +67,11 @@ def _first_difference(exercise: Exercise, solution: Any) -> str:
 def _table(trial: Trial, yours: Sequence[Any], expected: Sequence[Any]) -> str:
     """The steps up to the first that differs."""
     differs = [not agree(*pair) for pair in zip(yours, expected, strict=True)].index(True)
-    columns = {"step": range(1, len(yours) + 1), **trial.inputs}
-    columns |= {"yours": yours, "should be": expected}
-    place = f" at step {differs + 1}"
-    if "gradient" not in trial.inputs:  # a function, which has no steps
-        place = ""
-        del columns["step"]
+    columns = {**trial.inputs, "yours": yours, "should be": expected}
+    place = ""
+    if trial.first is not None:
+        place = f" at step {trial.first + differs}"
+        columns = {"step": range(trial.first, trial.first + len(yours)), **columns}
     cells = [[name, *map(shown, values[: differs + 1])] for name, values in columns.items()]
     widths = [max(map(len, column)) for column in cells]
     rows = ("  ".join(map(str.rjust, row, widths)) for row in zip(*cells, strict=True))

@@ -30,11 +30,13 @@ class Trial(NamedTuple):
       call: how it is run, for the reader.
       inputs: what it is given at each step, by the name of the column.
       outputs: runs a solution and returns its outputs, one for each step.
+      first: the number of the first step; None for a function, which has none.
     """
 
     call: str
     inputs: Mapping[str, Sequence[Any]]
     outputs: Callable[[Any], Sequence[Any]]
+    first: int | None = 1
 
 
 def sequences() -> list[tuple[float, ...]]:
@@ -51,17 +53,17 @@ def of_function(name: str, make: Callable[[Any], Any], **arguments: float) -> Tr
     inputs = {key: [value] for key, value in arguments.items()}
 
     def outputs(solution):
-        return [_called(call, _function(call, _called(call, make, solution)), *values)]
+        return [called(call, _function(call, called(call, make, solution)), *values)]
 
-    return Trial(call, inputs, outputs)
+    return Trial(call, inputs, outputs, first=None)
 
 
 def of_step(call: str, make: Callable[[Any], Any], gradients: Sequence[Any], start: Any) -> Trial:
     """Folds a step function over gradients in a Python loop."""
 
     def outputs(solution):
-        step = _function(call, _called(call, make, solution))
-        return list(_fold(lambda state, g: _called("step", step, state, g), gradients, start))
+        step = _function(call, called(call, make, solution))
+        return list(_fold(lambda state, g: called("step", step, state, g), gradients, start))
 
     return Trial(call, {"gradient": gradients}, outputs)
 
@@ -71,8 +73,8 @@ def of_scanned_step(call: str, make: Callable[[Any], Any], start: Any) -> Trial:
     scanned = f"jax.lax.scan({call}, …)"
 
     def outputs(solution):
-        step = _function(call, _called(call, make, solution))
-        return _called(scanned, jax.lax.scan, step, start, VECTORS)[1]
+        step = _function(call, called(call, make, solution))
+        return called(scanned, jax.lax.scan, step, start, VECTORS)[1]
 
     return Trial(scanned, {"gradient": list(VECTORS)}, outputs)
 
@@ -83,9 +85,9 @@ def of_machine(
     """Runs a machine along gradients in a Python loop, with the weights held still."""
 
     def outputs(solution):
-        init, step = _pair(call, _called(call, make, solution), "(init, step)")
+        init, step = _pair(call, called(call, make, solution), "(init, step)")
         start = _start(init, θ)
-        return list(_fold(lambda s, u: _called("step", step, s, u, θ), gradients, start))
+        return list(_fold(lambda s, u: called("step", step, s, u, θ), gradients, start))
 
     return Trial(call, {"gradient": gradients, "weight": [θ] * len(gradients)}, outputs)
 
@@ -95,9 +97,9 @@ def of_scanned_machine(call: str, make: Callable[[Any], Any]) -> Trial:
     scanned, θ = f"jax.lax.scan over {call}", jnp.asarray([2.0, -1.0])
 
     def outputs(solution):
-        init, step = _pair(call, _called(call, make, solution), "(init, step)")
+        init, step = _pair(call, called(call, make, solution), "(init, step)")
         start = _start(init, θ)
-        return _called(scanned, jax.lax.scan, lambda s, u: step(s, u, θ), start, VECTORS)[1]
+        return called(scanned, jax.lax.scan, lambda s, u: step(s, u, θ), start, VECTORS)[1]
 
     return Trial(scanned, {"gradient": list(VECTORS), "weight": [θ] * len(VECTORS)}, outputs)
 
@@ -125,7 +127,7 @@ def as_transformation(machine: Machine) -> optax.GradientTransformation:
 
 def _start(init: Callable[..., Any], θ: Any) -> Any:
     # A tuple, since the state of a machine that remembers nothing may well be None.
-    return _called("init", lambda θ: (init(θ),), θ)[0]
+    return called("init", lambda θ: (init(θ),), θ)[0]
 
 
 def _fold(step: Callable[..., Any], gradients: Iterable[Any], state: Any) -> Iterable[Any]:
@@ -171,7 +173,12 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if not value.ndim else f"[{', '.join(map(shown, value))}]"
 
 
-def _called(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def called(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function of the reader's.
+
+    Raises:
+      Complaint: it raises an exception or returns None.
+    """
     try:
         with np.errstate(all="ignore"):
             result = function(*arguments)

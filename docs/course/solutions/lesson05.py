@@ -43,9 +43,9 @@ def direction(b1, b2, eps):
     return parallel(first, second, merge=ratio(eps))
 
 
-def descend(α):
+def downhill(α):
     return machine(lambda state, u: (state, -α * u), start=lambda θ: ())
 
 
 def adam(α, b1, b2, eps):
-    return chain(direction(b1, b2, eps), descend(α))
+    return chain(direction(b1, b2, eps), downhill(α))
