@@ -82,6 +82,12 @@ def test_links_lead_to_files():
             assert "://" in target or (document.parent / target).exists(), target
 
 
+def test_the_exercises_come_in_the_order_of_the_table():
+    text = "".join(lesson.read_text() for lesson in LESSONS)
+    asked = re.findall(r'^check\("(\w+)", my_(\w+)\)$', text, re.M)
+    assert asked == [(name, name) for name in EXERCISES]
+
+
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_the_solution_passes(exercise, solutions):
     verdict = check(exercise, solutions[exercise])

@@ -28,18 +28,20 @@ def _stepping(piece: Callable[..., Any], state: Callable[[Any], Any]) -> Any:
     return make
 
 
-def _steps(name: str, rates: Sequence[float], start: Any, vector: Any) -> dict[str, Any]:
+def _steps(
+    name: str, rates: Sequence[float], start: Any, vector: Any, column: str = "gradient"
+) -> dict[str, Any]:
     """Trials of a step function that is made from one decay rate."""
 
     def given(b):
         return f"{name}({b})", lambda solution: solution(b)
 
     short = [
-        trials.of_step(*given(b), gradients, start)
+        trials.of_step(*given(b), gradients, start, column)
         for b in rates
         for gradients in trials.sequences()
     ]
-    vectors = trials.of_step(*given(rates[0]), list(trials.VECTORS), vector)
+    vectors = trials.of_step(*given(rates[0]), list(trials.VECTORS), vector, column)
     compiled = trials.of_scanned_step(*given(rates[0]), vector)
     return {"trials": [*short, vectors], "compiled": [compiled]}
 
@@ -131,7 +133,7 @@ PIECES = {
     "bias_correction": Exercise(
         form=f"bias_correction(b) returns {STEP.format('t', 'x')}, with t = 0 before the first",
         reference=_stepping(aj.bias_correction, aj.StepsState),
-        **_steps("bias_correction", (0.9, 0.5), 0, 0),
+        **_steps("bias_correction", (0.9, 0.5), 0, 0, "x"),
         mistakes={
             "the first update is infinite: with t = 0, 1 − bᵗ is 0. Count first, then divide.": (
                 mistakes.correction(lambda b, t: 1 - b ** (t - 1))

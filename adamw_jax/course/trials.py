@@ -58,14 +58,20 @@ def of_function(name: str, make: Callable[[Any], Any], **arguments: float) -> Tr
     return Trial(call, inputs, outputs, first=None)
 
 
-def of_step(call: str, make: Callable[[Any], Any], gradients: Sequence[Any], start: Any) -> Trial:
-    """Folds a step function over gradients in a Python loop."""
+def of_step(
+    call: str,
+    make: Callable[[Any], Any],
+    gradients: Sequence[Any],
+    start: Any,
+    column: str = "gradient",
+) -> Trial:
+    """Folds a step function over gradients, or what the column is called, in a Python loop."""
 
     def outputs(solution):
         step = _function(call, called(call, make, solution))
         return list(_fold(lambda state, g: called("step", step, state, g), gradients, start))
 
-    return Trial(call, {"gradient": gradients}, outputs)
+    return Trial(call, {column: gradients}, outputs)
 
 
 def of_scanned_step(call: str, make: Callable[[Any], Any], start: Any) -> Trial:
