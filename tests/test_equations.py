@@ -262,10 +262,11 @@ def test_a_piece_of_ones_own_is_a_function_until_it_has_a_formula(monkeypatch, r
         "leak(0.5)",
         "blend(0.25)",
     ]
-    monkeypatch.setitem(FORMULAS, leak, ("g", "g - rate * s; s = g"))
+    monkeypatch.setitem(FORMULAS, leak, ("g", "gone = rate * s; g - gone; s = g"))
     monkeypatch.setitem(FORMULAS, blend, ("a b", "weight * a + (1 - weight) * b"))
     assert written(tx, values=True) == [
-        "θ ← θ − α (weight (g − rate s) + (1 − weight) g)",
+        "gone ← rate s",
+        "θ ← θ − α (weight (g − gone) + (1 − weight) g)",
         "s ← g",
         "rate = 0.5, weight = 0.25, α = 0.1",
     ]

@@ -40,7 +40,10 @@ def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md", "docs/sweeps.md"],
+    [
+        *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md"),
+        *("docs/equations.md", "docs/sweeps.md"),
+    ],
 )
 def test_the_interactive_examples_print_what_they_show(name):
     blocks = re.findall(r"```pycon\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)

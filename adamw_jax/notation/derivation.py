@@ -137,12 +137,14 @@ class Derivation:
 
     def _made_of(self, target: str, call: Call) -> str:
         """A name for what is assigned; ĝ and g_max are made of the name of what comes in as g."""
-        letter, *rest = unicodedata.normalize("NFD", target)
-        if letter not in call.inputs or not rest:
+        parts = unicodedata.normalize("NFD", target)
+        letter, decoration = parts[0], parts[1:]
+        is_mark = unicodedata.combining(decoration[:1] or " ") > 0
+        if letter not in call.inputs or not (is_mark or decoration.startswith("_")):
             return target
-        first, *marks = unicodedata.normalize("NFD", self.names.get(call.inputs[letter], "u"))
-        parts = [first, *marks, *rest] if rest[0] == "_" else [first, *rest, *marks]
-        return unicodedata.normalize("NFC", "".join(parts))
+        name = unicodedata.normalize("NFD", self.names.get(call.inputs[letter], "u"))
+        made = name[0] + decoration + name[1:] if is_mark else name + decoration
+        return unicodedata.normalize("NFC", made)
 
     def _filled(self, tree: ast.expr, trees: dict[str, ast.expr], call: Call) -> ast.expr:
         """A part of a formula with what its names stand for, which is added to the trees."""

@@ -16,7 +16,7 @@ from adamw_jax.notation.derivation import Group, Line, derived
 from adamw_jax.notation.typesetting import LaTeX, Text
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Equations:
     """The update rule of an optimizer: prints as text, and in notebooks as mathematics.
 

@@ -22,7 +22,7 @@ from adamw_jax.parameters import listed, parameters
 FIRST, LAST = 12, 4  # how many rows of a long table are printed
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class InnerValues:
     """A table with a row for each step; prints as such.
 
