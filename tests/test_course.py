@@ -71,6 +71,18 @@ def test_every_cell_is_found():
         assert len(cells(lesson)) == lesson.read_text().count("{code-cell}") > 3
 
 
+def test_every_picture_has_a_text_for_those_who_do_not_see_it():
+    for lesson in LESSONS:
+        text = lesson.read_text()
+        assert text.count("plt.subplots") == len(re.findall(r"^    alt: >-$", text, re.M))
+
+
+def test_code_fits_the_page():
+    for lesson in LESSONS:
+        for line in "".join(cells(lesson)).splitlines():
+            assert len(line) <= 90, (lesson.name, line)
+
+
 def test_the_index_lists_every_lesson():
     listed = re.findall(r"\]\(([0-9][^)]+)\)", (COURSE / "index.md").read_text())
     assert listed == [lesson.name for lesson in LESSONS]
