@@ -44,23 +44,13 @@ def test_measurements_are_a_row_for_each_arm_seed_and_evaluation_and_nan_from_di
     assert table["status"].to_list()[9:12] == ["diverged"] * 3
 
 
-@pytest.mark.parametrize(
-    ("schedule", "first_cycle", "floor"),
-    [("constant", 70, 1.0), ("cosine", 70, 0.0), ("restarts", 10, 0.0)],
-)
-def test_schedules_are_numbers_of_one_program(schedule, first_cycle, floor):
+@pytest.mark.parametrize("floor", [0.0, 0.1, 1.0])
+def test_schedules_are_numbers_of_one_program(floor):
     (row,) = arms.grid([arm(ADAM)._replace(learning_rate=0.5)])
-    tx = arms.scheduled({**row, "first_cycle": first_cycle, "floor": floor})
+    tx = arms.scheduled({**row, "first_cycle": 70, "floor": floor})
     state, rates = tx.init(1.0), []
     for _ in range(70):
         update, state = tx.update(1.0, state, 1.0)
         rates.append(-float(update))  # Adam's step is 1 while the gradient is
-    t = np.arange(70)
-    expected = {
-        "constant": np.ones(70),
-        "cosine": 0.5 + 0.5 * np.cos(np.pi * t / 70),
-        "restarts": np.concatenate(
-            [0.5 + 0.5 * np.cos(np.pi * np.arange(n) / n) for n in (10, 20, 40)]
-        ),
-    }[schedule]
+    expected = floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * np.arange(70) / 70))
     np.testing.assert_allclose(rates, 0.5 * expected, rtol=1e-4, atol=1e-6)

@@ -67,8 +67,8 @@ def test_arms_that_are_the_same_run_are_run_once(whole):
     results = {}
     for row in rows(whole):
         results.setdefault((row["family"], row["decay"]), []).append(row["test_loss"])
-    assert results["AdamW ×α", "1.0"] == results["AdamW /step", "0.001"]
-    assert results["AdamW ×α", "1.0"] != results["AdamW /step", "0.01"]
+    assert results["AdamW, times rate", "1.0"] == results["AdamW, per step", "0.001"]
+    assert results["AdamW, times rate", "1.0"] != results["AdamW, per step", "0.01"]
     (path,) = tables(whole)
     assert len(set(pq.read_table(path)["run"].to_pylist())) == 8
 

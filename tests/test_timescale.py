@@ -146,7 +146,7 @@ def test_the_rule_that_holds_costs_least_and_its_constant_is_found(rule, constan
     cost = law.costs(scored, fit, CELLS, TAUS)
     others = cost.keys() - {rule, LAW}
     assert all(cost[rule].mean < cost[other].mean / 2 for other in others)
-    assert f"{rule} for all costs least: 0.000 and 0.00" in report.price(cost)
+    assert f"{rule} for all costs least in this sample" in report.price(cost)
     assert cost[rule].constant == pytest.approx(constant, rel=0.05)
     assert cost[rule].most >= cost[rule].mean >= 0
 

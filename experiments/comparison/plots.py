@@ -16,12 +16,11 @@ SPAN = 4
 WIDE = 45  # characters; two longer labels do not fit side by side
 
 
-def curves(shown: pl.DataFrame, which: str) -> Figure:
+def curves(shown: pl.DataFrame) -> Figure:
     """Training loss, test loss and test error over the epochs.
 
     Args:
-      shown: measurements with accuracies in percent.
-      which: which arms these are, for the caption.
+      shown: measurements of the best arm of each family, with accuracies in percent.
     """
     lines = _lines(shown)
     columns = 2 if max(len(style["label"]) for _, style in lines) < WIDE else 1
@@ -40,8 +39,8 @@ def curves(shown: pl.DataFrame, which: str) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     caption = (
-        f"{which}: mean over the seeds, shaded by one standard deviation. The axes of the test "
-        f"images end at {SPAN} times the least value."
+        "Each family at the decay of the lowest validation loss: mean over the seeds, shaded by "
+        f"one standard deviation. The axes of the test images end at {SPAN} times the least value."
     )
     last = shown.filter(pl.col("evaluation") == pl.col("evaluation").max())
     return Figure("curves", _who_ends_lowest(_losses(last)), figure, caption)

@@ -32,7 +32,7 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
     data: Annotated[Literal["digits", "fashion-mnist"], settings.about("the data set")]
     validation: Annotated[
         float,
-        msgspec.Meta(ge=0, lt=1),
+        msgspec.Meta(gt=0, lt=1),
         settings.about("fraction of the training images held out"),
     ]
     hidden: Annotated[tuple[settings.Count, ...], settings.about("sizes of the hidden layers")]
@@ -67,7 +67,6 @@ def run(config: Settings, context: Context) -> Report:
     network = functools.partial(MLP, (there.pixels, *config.hidden, 10))
     training = classifier_run(arms.optimizer, network, size, config.batch_size, config.epochs)
     grid = sweep.product(arms.grid(config.arms), seed=range(config.seeds))
-    # The test loss decides what has diverged: there may be no validation images.
     results = run_grid(
         "comparison",
         training,
@@ -84,4 +83,4 @@ def run(config: Settings, context: Context) -> Report:
         },
     )
     title = f"Adam, Adam+L2 and AdamW on {config.data}"
-    return summarize(title, arms.table(config.arms, results), steps, config.validation > 0)
+    return summarize(title, arms.table(config.arms, results), steps)

@@ -13,14 +13,13 @@ from experiments.harness.statistics import Difference
 ARM = ["label", "family", "decay", "l2", "weight_decay", "decay_per_step"]
 
 
-def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: bool) -> Report:
+def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int) -> Report:
     """Compares all arms with Adam, which is the first, and makes the report.
 
     Args:
       title: the title of the report.
       table: the measurements, as `arms.table` returns them.
       steps_per_epoch: the number of optimizer steps in an epoch.
-      validated: whether there are validation images.
     """
     shown = percent(table)
     last = shown.filter(pl.col("evaluation") == pl.col("evaluation").max())
@@ -29,7 +28,7 @@ def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: 
         pl.col("test_loss", "test_accuracy").std().name.suffix("_sd"),
     )
     finite = means.filter(pl.col("test_loss").is_finite())
-    best = best_of_families(finite) if validated else finite.clear()
+    best = best_of_families(finite)
     compared = compare(last)
     seeds, epochs = last["seed"].n_unique(), last["evaluation"][0]
     findings = [
@@ -38,15 +37,13 @@ def summarize(title: str, table: pl.DataFrame, steps_per_epoch: int, validated: 
         *_diverged(means),
         *_choice(best),
     ]
-    chosen = shown.join(best, on="label", how="semi", maintain_order="left")
+    chosen = shown.join(best, on="label", how="semi", maintain_order="left") if len(best) else shown
     figures = [
-        plots.curves(chosen, "Each family at the decay of the lowest validation loss")
-        if len(best)
-        else plots.curves(shown, "Every arm"),
+        plots.curves(chosen),
         plots.decays(last, steps_per_epoch),
     ]
     shown_tables = [
-        tables.levels(means, seeds, epochs, steps_per_epoch, validated),
+        tables.levels(means, seeds, epochs, steps_per_epoch),
         tables.differences(compared, means[1:].n_unique(["l2", "weight_decay"])),
     ]
     return Report(title, findings, shown_tables, figures, {"results": _tidy(table)})

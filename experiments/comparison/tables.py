@@ -30,25 +30,22 @@ class Compared(NamedTuple):
     loss: Difference
 
 
-def levels(
-    means: pl.DataFrame, seeds: int, epochs: int, steps_per_epoch: int, validated: bool
-) -> Table:
+def levels(means: pl.DataFrame, seeds: int, epochs: int, steps_per_epoch: int) -> Table:
     """The last epoch's measurements of every arm."""
-    columns = ["arm", "λ", "τ, epochs", "train loss"]
-    columns += ["valid. loss", "valid. acc. %"] if validated else []
+    columns = ["arm", "λ", "τ, epochs", "train loss", "valid. loss", "valid. acc. %"]
     columns += ["test loss", "sd", "test acc. %", "sd", "‖θ‖"]
     return Table(
         f"After {epochs} epochs: mean of {seeds} seeds, and their standard deviation (sd)",
         columns,
-        [_row(arm, steps_per_epoch, validated) for arm in means.iter_rows(named=True)],
-        "A step of AdamW ×α takes the fraction α·λ of each weight away (λ is PyTorch's and Optax's "
-        "weight_decay), one of AdamW /step the fraction λ (the paper's). τ is the time in which "
-        "that alone takes a weight to 1/e. Adam+L2 has no τ: what it takes depends on the "
-        "gradients. Train loss is the mean over the last epoch's minibatches.",
+        [_row(arm, steps_per_epoch) for arm in means.iter_rows(named=True)],
+        "λ times the learning rate, as in PyTorch and Optax, or λ per step, as in the paper, is "
+        "the fraction of each weight that a step of AdamW takes away. τ is the time in which that "
+        "alone takes a weight to 1/e. Adam+L2 has no τ: what it takes depends on the gradients. "
+        "Train loss is the mean over the last epoch's minibatches.",
     )
 
 
-def _row(arm: Mapping[str, Any], steps: int, validated: bool) -> list[str]:
+def _row(arm: Mapping[str, Any], steps: int) -> list[str]:
     def cell(name: str, digits: int) -> str:
         return "—" if arm[name] is None else f"{arm[name]:.{digits}f}"
 
@@ -58,7 +55,8 @@ def _row(arm: Mapping[str, Any], steps: int, validated: bool) -> list[str]:
         "" if arm["family"] == ADAM else f"{arm['decay']:g}",
         "—" if arm["l2"] else timescale(tau),
         cell("train_loss", 4),
-        *([cell("validation_loss", 4), cell("validation_accuracy", 2)] if validated else []),
+        cell("validation_loss", 4),
+        cell("validation_accuracy", 2),
         *(cell(name, 4) for name in ("test_loss", "test_loss_sd")),
         *(cell(name, 2) for name in ("test_accuracy", "test_accuracy_sd")),
         cell("weight_norm", 1),

@@ -84,8 +84,8 @@ def price(cost: Mapping[str, Cost]) -> str:
     first, *others = (f"{cost[rule].mean:.3f} and {cost[rule].most:.3f}" for rule in [*rules, LAW])
     listed = ", ".join(f"{r} {c}" for r, c in zip([*rules[1:], LAW], others, strict=True))
     return (
-        f"Of the rules that could give τ, {rules[0]} for all costs least: {first} of calibrated "
-        f"loss, on average and at most. The others: {listed}."
+        f"Of the rules that could give τ, {rules[0]} for all costs least in this sample, in "
+        f"calibrated loss on average and at most {first}. The others: {listed}."
     )
 
 

@@ -16,10 +16,9 @@ from adamw_jax.optimizers import NumberOrSchedule
 from experiments.training.loop import Hyperparameters
 
 # Families of arms. AdamW's decay is TIMES_RATE in an experiment that also has it PER_STEP.
-ADAM, L2, ADAMW, TIMES_RATE, PER_STEP = "Adam", "Adam+L2", "AdamW", "AdamW ×α", "AdamW /step"
+ADAM, L2, ADAMW = "Adam", "Adam+L2", "AdamW"
+TIMES_RATE, PER_STEP = "AdamW, times rate", "AdamW, per step"
 ARGUMENTS = ["l2", "weight_decay", "learning_rate"]
-# Every cycle of warm restarts is this many times as long as the one before.
-CYCLE_MULT = 2
 
 
 class Arm(NamedTuple):
@@ -70,14 +69,13 @@ def optimizer(h: Hyperparameters) -> adamw_jax.GradientTransformation:
 
 
 def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
-    """The optimizer of every arm with a schedule: constant, a cosine or warm restarts.
+    """The optimizer of every arm with a schedule: a cosine, or a constant rate as one of them.
 
     Args:
-      h: as `optimizer` takes it, with `first_cycle`, the steps of the first cycle, and `floor`,
-        the fraction of α at which each cycle ends.
+      h: as `optimizer` takes it, with `first_cycle`, the steps of the cosine, and `floor`, the
+        fraction of α at which it ends.
     """
-    cycle = jnp.asarray(h["first_cycle"], int)
-    schedule = adamw_jax.cosine_warm_restarts(cycle, CYCLE_MULT, floor=h["floor"])
+    schedule = adamw_jax.cosine_warm_restarts(jnp.asarray(h["first_cycle"], int), floor=h["floor"])
     return _decayed(h, lambda step: h["learning_rate"] * schedule(step))
 
 
