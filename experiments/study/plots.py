@@ -11,7 +11,7 @@ from experiments.harness.statistics import Difference
 from experiments.study.candidates import CANDIDATE
 from experiments.study.choices import best_so_far
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
+from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.stages import TUNING
 from experiments.training.arms import ADAM, ADAMW, L2
 from experiments.training.plots import COLORS
@@ -28,6 +28,7 @@ def all_of(evidence: Evidence) -> list[Figure]:
     """The pictures of the page, the one that carries the answer first."""
     return [
         leads(evidence),
+        *remains(evidence),
         stopping(evidence),
         curves(evidence),
         budget(evidence),
@@ -81,29 +82,69 @@ def leads(evidence: Evidence) -> Figure:
     )
 
 
+def remains(evidence: Evidence) -> list[Figure]:
+    """What stopping and tuning leave of AdamW's lead, where the talk's settings were run."""
+    tasks = [name for name, each in evidence.studied.items() if each.bench.task.talk_seeds]
+    if not tasks:
+        return []
+    rate, numbers = evidence.config.talk_learning_rate, []
+    steps = [f"α = {rate:g},\nlast epoch", "both\nstop early", "both tuned,\ntoo"]
+    figure, axes = plots.subplots(len(tasks), height=3.6)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        noisy = evidence.studied[task].bench.task.noise
+        raw, tuned = (ACCURACY, ACCURACY) if noisy else (LOSS, CALIBRATED)
+        found = [evidence.talk_best(task, read, raw) for read in (LAST, STOPPED)]
+        found.append(evidence.lead(task, tuned))
+        numbers = [f"{lead.mean:+z.{MEASURES[tuned].digits}f}" for lead in found]
+        _bars(axis, found, numbers)
+        _rows(axis, steps if axis is axes[0, 0] else [""] * len(steps))
+        axis.set(title=task.replace(", ", ",\n", 1), xlabel=AXES[raw])
+    first, second, third = numbers
+    return [
+        Figure(
+            "remains",
+            f"AdamW's lead over Adam: {first}; if both stop early {second}, if both are tuned, "
+            f"too, {third} ({tasks[-1]})",
+            figure,
+            f"Mean and 95 % interval. At α = {rate:g}, for both, λ is the one with the best "
+            "validation score. Tuned losses are calibrated as well.",
+        )
+    ]
+
+
+def _bars(axis: Any, found: list[Difference], numbers: list[str]) -> None:
+    """Leads as bars with their intervals and numbers."""
+    axis.axvline(0, color=plots.BLACK, lw=1)
+    axis.barh(range(len(found)), [lead.mean for lead in found], 0.5, color=plots.SKY)
+    for y, (lead, number) in enumerate(zip(found, numbers, strict=True)):
+        axis.plot([lead.low, lead.high], [y, y], color=plots.BLACK, lw=1.5)
+        axis.annotate(number, (max(lead.high, 0), y), (6, 0),
+                      textcoords="offset points", va="center_baseline")  # fmt: skip
+    axis.margins(x=0.25)
+
+
 def stopping(evidence: Evidence) -> Figure:
-    """AdamW's lead over Adam on every task, at the last epoch and stopped."""
+    """The lead over Adam of tuned arms on every task, at the last epoch and stopped."""
     tasks = list(evidence.studied)
-    figure, axes = plots.subplots(2, height=1.4 + 0.6 * len(tasks))
-    shown = [("accuracy", axes[0, 0], ((ACCURACY, LAST, 0), (ACCURACY, STOPPED, 0.25))),
-             ("loss", axes[0, 1], ((LOSS, LAST, 0), (CALIBRATED, STOPPED, 0.25)))]  # fmt: skip
-    for name, axis, pairs in shown:
+    figure, axes = plots.subplots(2, height=1.4 + 0.85 * len(tasks))
+    shown = (ACCURACY, ACCURACY), (LOSS, CALIBRATED)
+    for axis, (raw, calibrated) in zip(axes[0], shown, strict=True):
         axis.axvline(0, color=plots.BLACK, lw=1)
-        for measure, read, offset in pairs:
+        for measure, read, offset in (raw, LAST, -0.12), (calibrated, STOPPED, 0.12):
             color, label = READ[read]
             for y, task in enumerate(tasks):
-                said = f"{label}{', calibrated' if measure == CALIBRATED else ''}"
                 lead = evidence.lead(task, measure, read)
-                _interval(axis, lead, y + offset, color, said if y == 0 else "")
-        _rows(axis, tasks if name == "accuracy" else [""] * len(tasks))
-        axis.set_xlabel(AXES[ACCURACY if name == "accuracy" else LOSS])
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+                _interval(axis, lead, y + offset, color, "" if y else label)
+        words = [task.replace(", ", ",\n") for task in tasks]
+        _rows(axis, words if raw == ACCURACY else [""] * len(tasks))
+        axis.set_xlabel(AXES[raw])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return Figure(
         "stopping",
-        "AdamW's lead over Adam at the last epoch, and where both stop early",
+        "AdamW's lead over Adam, both tuned, at the last epoch and where both stop early",
         figure,
-        "Mean and 95 % interval. Left: accuracy; right: loss. Right of zero AdamW is better. The "
-        "settings are those that tuning chose for stopped runs.",
+        "Mean and 95 % interval. Right of zero AdamW is better. The losses of stopped runs are "
+        "calibrated as well. The settings are those that tuning chose for stopped runs.",
     )
 
 
