@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from experiments.harness.statistics import Difference
-from experiments.study import answer, guesses, tables
+from experiments.study import answer, guesses, plots, tables
 from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE
 from experiments.study.evidence import Evidence
 from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
@@ -21,7 +21,7 @@ from experiments.training.arms import ADAM, ADAMW, L2
 
 ROOT = Path(__file__).parents[1]
 CONFIG = msgspec.convert(tomllib.loads((ROOT / "configs/study.toml").read_text()), Settings)
-CONSTANT, COSINE, NOISY, _ = CONFIG.tasks
+CONSTANT, COSINE, NOISY, NOISY_COSINE = CONFIG.tasks
 SEEDS = 10
 SPREAD = np.linspace(-1, 1, SEEDS)  # whose mean is 0
 BETTER_SMALL, WORSE_SMALL = f"{BETTER}, but {NEGLIGIBLE}", f"{WORSE}, but {NEGLIGIBLE}"
@@ -132,6 +132,22 @@ def test_a_lead_in_loss_is_mostly_gone_only_if_there_was_one_and_half_is_gone(be
     said = answer.sentences(primary(of_task, of_task, talk=None))[1]
     assert said.startswith("Once both stop early")
     assert ("most of AdamW's lead" in said) is gone
+
+
+def test_with_wrong_labels_the_lead_goes_step_by_step_and_so_it_does_in_the_figure():
+    tuned, with_cosine = ({(ADAM, ACCURACY, STOPPED): (mean, 0.1)} for mean in (0.3, -0.05))
+    noisy = [studied(NOISY, tuned), studied(NOISY_COSINE, with_cosine)]
+    evidence = Evidence(CONFIG, [studied(CONSTANT), studied(COSINE), *noisy])
+    said = answer.sentences(evidence)[-2]
+    steps = ["is +2.00 points at", "+2.00 if both stop", "+0.30 [", "with a cosine -0.05 ["]
+    places = [said.index(step) for step in steps]
+    assert places == sorted(places) and said.startswith("With 30 % wrong labels")
+    (figure,) = plots.remains(evidence)
+    drawn = [text.get_text() for axis in figure.figure.axes for text in axis.texts]
+    assert drawn[3:] == ["+2.00", "+2.00", "+0.30"] and all(
+        text in figure.title for text in drawn[3:]
+    )
+    assert not plots.remains(Evidence(CONFIG, [studied(CONSTANT, talk=None)]))
 
 
 def test_the_lead_in_loss_goes_step_by_step_from_the_talks_settings_to_the_tuned_ones():

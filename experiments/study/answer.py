@@ -170,14 +170,18 @@ def _wrong_labels(evidence: Evidence) -> str:
     noisy = [name for name, e in evidence.studied.items() if e.bench.task.noise]
     if not noisy:
         return ""
-    task = noisy[0]
+    task, *others = noisy
     share = 100 * evidence.studied[task].bench.task.noise
     tuned = f"{shown(evidence.lead(task, ACCURACY))} points"
     there = f"With {share:g} % wrong labels AdamW's lead over Adam in accuracy"
+    also = "".join(
+        f", and {where(evidence, other)} {shown(evidence.lead(other, ACCURACY))}"
+        for other in others
+    )
     if not evidence.studied[task].bench.task.talk_seeds:
-        return f"{there} is {tuned} if both are tuned and stop early."
+        return f"{there} is {tuned} if both are tuned and stop early{also}."
     last, stopped = (f"{evidence.talk_best(task, read).mean:+z.2f}" for read in (LAST, STOPPED))
     return (
         f"{there} is {last} points at the talk's learning rate and last epoch, {stopped} if both "
-        f"stop early, and {tuned} if both are tuned as well."
+        f"stop early, and {tuned} if both are tuned as well{also}."
     )
