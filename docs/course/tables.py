@@ -27,7 +27,7 @@ from experiments.training.arms import PER_STEP, TIMES_RATE
 from experiments.training.loop import steps_per_epoch
 
 TABLES = Path(__file__).parent / "tables"
-IN_ALL = 60  # steps on the parabola
+IN_ALL = 120  # steps on the parabola
 NEAR = 0.01
 BIAS_STEPS = 50
 
@@ -35,24 +35,24 @@ Row = dict[str, Any]
 
 
 def parabola() -> Row:
-    """Gradient descent with momentum on y = θ², from θ = 1, over β₁ and α."""
-    axes = {"b1": [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99], "learning_rate": [0.03, 0.1, 0.3, 1.0]}
+    """Gradient descent with momentum on y = x², from x = 1, over β₁ and α."""
+    axes = {"b1": [0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99], "learning_rate": [0.02, 0.1, 0.3, 1.0]}
 
     def optimizer(h):
         return aj.momentum_gd(h["learning_rate"], h["b1"])
 
-    paths = _paths(optimizer, lambda θ: 2 * θ, IN_ALL, axes)
+    paths = _paths(optimizer, lambda x: 2 * x, IN_ALL, axes)
     near = [_first_step_from_which(np.abs(path) < NEAR) for path in paths]
     panel = {
-        "title": "θ on y = θ²",
+        "title": "x on y = x²",
         "alt": "The position over the steps, which starts at 1; the minimum is at 0.",
         "over": [0, 1],
         "x": {"name": "step", "values": list(range(IN_ALL + 1))},
         "range": [-1.2, 1.2],
-        "curves": {"θ": _rounded(paths)},
+        "curves": {"x": _rounded(paths)},
         "numbers": {
-            "lowest θ": _rounded(paths.min(1)),
-            f"|θ| stays below {NEAR} from step": near,
+            "lowest x": _rounded(paths.min(1)),
+            f"|x| stays below {NEAR} from step": near,
         },
     }
     return {
@@ -69,7 +69,7 @@ def bias_correction() -> Row:
         "without it": lambda h: aj.uncorrected_adam(1.0, h["b1"], h["b2"]),
     }
     steps = {
-        name: -np.diff(_paths(make, lambda θ: θ * 0 + 1, BIAS_STEPS, axes))
+        name: -np.diff(_paths(make, lambda x: x * 0 + 1, BIAS_STEPS, axes))
         for name, make in kinds.items()
     }
     without = steps["without it"]
@@ -118,20 +118,20 @@ def conventions() -> Row:
 def _paths(
     optimizer: Callable[[Any], Any], gradient: Callable[[Any], Any], steps: int, axes: Row
 ) -> np.ndarray:
-    """The positions from θ = 1, before and after every step, float64[runs, steps + 1]."""
+    """The positions from x = 1, before and after every step, float64[runs, steps + 1]."""
 
     def start(h, key, data):
-        θ = h["b1"] * 0 + 1
-        return h, θ, optimizer(h).init(θ)
+        x = h["b1"] * 0 + 1
+        return h, x, optimizer(h).init(x)
 
     def advance(state, data):
-        h, θ, memory = state
-        update, memory = optimizer(h).update(gradient(θ), memory, θ)
-        return (h, θ + update, memory), {"θ": θ + update}
+        h, x, memory = state
+        update, memory = optimizer(h).update(gradient(x), memory, x)
+        return (h, x + update, memory), {"x": x + update}
 
     run = sweep.Run(start, advance, length=steps)
     results = sweep.sweep(run, sweep.product(**axes, seed=[0]), progress=False)
-    return np.array([np.concatenate([[1], r.history("θ", steps)]) for r in results])
+    return np.array([np.concatenate([[1], r.history("x", steps)]) for r in results])
 
 
 def _first_step_from_which(holds: np.ndarray, first: int = 0) -> int | str:
