@@ -39,7 +39,7 @@ bench: $(READY)  ## Speed, compared with Optax and, if it is installed, PyTorch
 	$(BIN)/python -m benchmarks
 
 figures: $(READY)  ## The documents' figures and tables, drawn again from the kept runs
-	@set -e; for config in $(notdir $(wildcard docs/results/*)); do \
+	@set -e; for config in $(patsubst docs/figures/%/,%,$(wildcard docs/figures/*/)); do \
 	  name=$$(sed -n '1s/^# python -m experiments \([a-z-]*\).*/\1/p' configs/$$config.toml); \
 	  $(BIN)/python -m experiments $$name --config configs/$$config.toml \
 	    --kept docs/results/$$config --output outputs/figures/$$config; \
