@@ -83,12 +83,8 @@ def title_tables(app, page, source):
         source[0] = f"# All tables of {Path(page).parent.name}\n\n{source[0]}"
 
 
-def link_files(app, doctree):
-    """Fits links between files to a site: titles for names, and no link to a folder.
-
-    A module of the library links to its page of source.
-    """
-    page = app.env.docname
+def fit_links(app, doctree):
+    """Fits links between files to a site: titles for their names, and no link to a folder."""
     for node in list(doctree.findall(addnodes.pending_xref)):
         if node["reftype"] != "myst":
             continue
@@ -97,10 +93,14 @@ def link_files(app, doctree):
         elif node["refdomain"] == "doc" and node.astext().endswith(".md"):
             node["refexplicit"] = False
             node[0].clear()
+
+
+def link_modules(app, doctree, page):
+    """Links a module to its page of source, which it has if something in it is documented."""
     for node in list(doctree.findall(addnodes.download_reference)):
-        file = app.env.relfn2path(node["reftarget"])[0]
-        if re.fullmatch(r"adamw_jax/.*\.py", file):
-            uri = app.builder.get_relative_uri(page, f"_modules/{file.removesuffix('.py')}")
+        file = app.env.relfn2path(node["reftarget"], page)[0].removesuffix(".py")
+        if app.env._viewcode_modules.get(file.replace("/", ".")):
+            uri = app.builder.get_relative_uri(page, f"_modules/{file}")
             node.replace_self(nodes.reference("", "", *node.children, refuri=uri, internal=True))
 
 
@@ -126,5 +126,6 @@ def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)  # before napoleon
     app.connect("source-read", title_tables)
-    app.connect("doctree-read", link_files)
+    app.connect("doctree-read", fit_links)
+    app.connect("doctree-resolved", link_modules)
     app.connect("missing-reference", leave_unlinked, priority=900)  # after the inventories
