@@ -1,5 +1,6 @@
 """The equations that optimizers write, beside what the optimizers do."""
 
+import ast
 import re
 
 import jax
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import adamw_jax as aj
 from adamw_jax.notation import FORMULAS
+from adamw_jax.notation.typesetting import LaTeX, Text
 
 
 def taken(tx, θ, gradients):
@@ -285,6 +287,40 @@ def test_a_wrong_formula_is_refused(monkeypatch, formula, message):
     monkeypatch.setitem(FORMULAS, leak, formula)
     with pytest.raises(ValueError, match=re.escape(message)):
         str(aj.equations(leak(0.5)))
+
+
+@pytest.mark.parametrize(
+    "formula, text, latex",
+    [
+        ("a - (b - c) + d", "a − (b − c) + d", r"a - \left(b - c\right) + d"),
+        ("-(a + b)", "−(a + b)", r"-\left(a + b\right)"),
+        ("(a + b) * (c - d) / e", "(a + b)(c − d) / e", None),
+        ("a / b * c", "(a / b) c", r"\frac{a}{b} c"),
+        ("a * (b / c)", "a b / c", r"a \frac{b}{c}"),
+        ("a / (b * c)", "a / (b c)", r"\frac{a}{b c}"),
+        ("(a * b)**2", "(a b)²", r"\left(a b\right)^{2}"),
+        ("(a / b)**2", "(a / b)²", r"\left(\frac{a}{b}\right)^{2}"),
+        ("a**(t + 1) + a**(n + 1)", "aᵗ⁺¹ + a^(n + 1)", "a^{t + 1} + a^{n + 1}"),
+        ("sqrt(abs(a) + b) * sqrt(c)", "√(|a| + b) √c", None),
+        ("2.5e-6 * a + 1e20 * b", "2.5·10⁻⁶ a + 10²⁰ b", r"2.5 \cdot 10^{-6} a + 10^{20} b"),
+        ("a if b > 1 else c", "a if b > 1, otherwise c", None),
+        ("λʹ * x̂_rect2 + ȳ3", "λ′ x̂_rect₂ + ȳ₃", r"\lambda' \hat{x}_{\text{rect}2} + \bar{y}_{3}"),
+        ("max(a, my_rate)", "max(a, my_rate)", r"\max\left(a, \text{my}\_\text{rate}\right)"),
+    ],
+)
+def test_notation(formula, text, latex):
+    tree = ast.parse(formula, mode="eval").body
+    assert Text().write(tree) == text
+    assert latex is None or LaTeX().write(tree) == latex
+
+
+def test_signs_move_outwards_and_cancel():
+    down, half = aj.scale_by_learning_rate(0.1), aj.scale_by_learning_rate(0.5, flip_sign=False)
+    assert written(aj.chain(down, half)) == ["θ ← θ − η α g"]
+    assert written(aj.chain(down, down)) == ["θ ← θ + α α g"]
+    assert written(aj.parallel(aj.chain(), down, merge=jnp.add)) == ["θ ← θ + g − α g"]
+    groups = {"*": aj.decayed_per_step(aj.gd(0.1), 0.2, 0.5)}
+    assert written(aj.partition(groups))[1] == "  u ← −η (α g + λ θ)"
 
 
 def test_arrays_are_not_read():

@@ -18,7 +18,7 @@ from adamw_jax.core import Description
 from adamw_jax.groups import partition
 from adamw_jax.notation.calls import Call, calls, name_of, remade
 from adamw_jax.notation.symbols import SYMBOLS, Symbols
-from adamw_jax.notation.trees import inserted, names, total, variable
+from adamw_jax.notation.trees import inserted, names, simplified, variable
 from adamw_jax.rules import as_rule
 
 
@@ -96,11 +96,11 @@ class Derivation:
 
     def _finish(self) -> None:
         output = self.outputs[self.end]
-        moved = total(variable("θ"), output) if self.result == "θ" else output
+        moved = ast.BinOp(variable("θ"), ast.Add(), output) if self.result == "θ" else output
         self._assign(self.result, moved)
 
     def _assign(self, name: str, tree: ast.expr) -> ast.expr:
-        self.lines.append(Line(name, tree))
+        self.lines.append(Line(name, simplified(tree)))
         return variable(name)
 
     def _add(self, call: Call) -> None:

@@ -20,9 +20,9 @@ def variable(name: str) -> ast.Name:
     return ast.Name(name, ast.Load())
 
 
-def total(a: ast.expr, b: ast.expr) -> ast.expr:
-    """A sum, simplified."""
-    return _Simplification().visit(ast.BinOp(a, ast.Add(), b))
+def simplified(tree: ast.expr) -> ast.expr:
+    """A formula in which signs have moved outwards; its own tree is used up."""
+    return _Simplification().visit(tree)
 
 
 class _Insertion(ast.NodeTransformer):
