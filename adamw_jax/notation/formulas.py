@@ -55,7 +55,8 @@ def _bias_correction(ahead: int, **others: Any) -> Formula:
 
 def _rms_ratio(eps_root: Any, **others: Any) -> Formula:
     is_zero = isinstance(eps_root, int | float) and not eps_root
-    return "m v", f"m / (sqrt(v{' + eps_root' * (not is_zero)}) + eps)"
+    square = "v" if is_zero else "v + eps_root"
+    return "m v", f"m / (sqrt({square}) + eps)"
 
 
 def _scale(learning_rate: Any, flip_sign: bool) -> Formula:
