@@ -102,7 +102,7 @@ def adam(
             r = ratio(m / weights(b1, t), v / weights(b2, t), eps)
             return (m, v, t), out(r, θ, α, λ)
 
-        return lambda θ: (0.0, 0.0, 0), step
+        return lambda θ: (0.0, 0.0, 0), step  # not like θ, which only vectors show
 
     return make
 
@@ -181,6 +181,8 @@ WRONG = [
         average(lambda b, t, x: (t + 1, x / (1 - b * (t + 1)))),
         "t is an exponent",
     ),
+    ("bias_correction", average(lambda b, t, x: (x / (1 - b ** (t + 1)), t + 1)), "Optax's order"),
+    ("second_moment", average(lambda b, v, g: b * v + (1 - b) * g**2), "and it returned 0.1."),
     ("ratio", lambda eps: lambda m, v: m / jnp.sqrt(v + eps), "eps is inside the root"),
     ("ratio", lambda eps: lambda m, v: m / np.sqrt(v), "eps is missing"),
     ("ratio", lambda eps: lambda m, v: m / (v + eps), "its root has the unit of a gradient"),
@@ -203,6 +205,12 @@ WRONG = [
     ("l2", machine(lambda u, θ, λ: u - λ * θ), "is subtracted here already"),
     ("l2", machine(lambda u, θ, λ: u + 0.5 * λ * θ * θ), "the penalty"),
     ("l2", machine(lambda u, θ, λ: λ * θ), "the gradient is replaced"),
+    (
+        "l2",
+        lambda λ: (lambda θ: None, lambda state, u, θ: (u + λ * θ, state)),
+        "it is None. The pair is (new state, update), in this order.",
+    ),
+    ("adam", adam(), "start it with jnp.zeros_like(θ)"),
     ("adamw", adam(gradient=lambda g, θ, λ: g + λ * θ), "this is Adam with L2"),
     ("adamw", adam(), "nothing decays"),
     ("adamw", adam(out=lambda r, θ, α, λ: -α * r - λ * θ), "taken whole at every step"),

@@ -1,5 +1,6 @@
 """The verdict on a solution, in the reader's terms."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from adamw_jax.course.pieces import PIECES
 from adamw_jax.course.runs import RUNS
 from adamw_jax.course.trials import Complaint, Trial, agree, same, shown
 
+WIDTH = 88  # of a message, in characters
 EXERCISES = PIECES | COMPOSITIONS | RUNS
 
 
@@ -49,10 +51,12 @@ def check(exercise: str, solution: Any) -> Verdict:
     try:
         wrong = _first_difference(asked, solution)
     except Complaint as complaint:
-        return Verdict(False, f"✗ {exercise}: {complaint}\n\nAsked for: {asked.form}")
-    if wrong:
-        return Verdict(False, f"✗ {exercise}: {wrong}{_hint(asked, solution)}")
-    return Verdict(True, f"✓ {exercise}: {asked.achieved}")
+        wrong = f"{complaint}\n\nAsked for: {asked.form}"
+    else:
+        wrong = wrong and wrong + _hint(asked, solution)
+    message = f"✗ {exercise}: {wrong}" if wrong else f"✓ {exercise}: {asked.achieved}"
+    lines = (textwrap.fill(line, WIDTH) for line in message.splitlines())
+    return Verdict(not wrong, "\n".join(lines))
 
 
 def _first_difference(exercise: Exercise, solution: Any) -> str:

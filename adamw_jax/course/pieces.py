@@ -143,6 +143,9 @@ PIECES = {
             "this multiplies by 1 − bᵗ; it should divide, since x is too small.": (
                 mistakes.correction(lambda b, t: 1 / (1 - b**t))
             ),
+            "the pair is in Optax's order; here the new state, t + 1, comes first.": (
+                lambda b: lambda t, x: (x / (1 - b ** (t + 1)), t + 1)
+            ),
             "this divides by bᵗ; the sum of the weights is 1 − bᵗ.": (
                 mistakes.correction(lambda b, t: b**t)
             ),

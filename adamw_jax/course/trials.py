@@ -5,6 +5,7 @@ The solutions have one of three forms: a function of numbers; a *step* function,
 `step(state, u, θ) -> (state, update)`.
 """
 
+import functools
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ import numpy as np
 import optax
 
 Machine = tuple[Callable[..., Any], Callable[..., Any]]
+COMPILED = (
+    "It must also work on vectors and be compiled by scan: the state keeps its shape and type, so "
+    "start it with jnp.zeros_like(θ), and no `if` or `float` may look at a value."
+)
 VECTORS = jnp.asarray([[1.0, -2.0], [2.0, 0.5], [-3.0, 1.0]])
 
 
@@ -80,7 +85,7 @@ def of_scanned_step(call: str, make: Callable[[Any], Any], start: Any) -> Trial:
 
     def outputs(solution):
         step = _function(call, called(call, make, solution))
-        return called(scanned, jax.lax.scan, step, start, VECTORS)[1]
+        return called(scanned, jax.lax.scan, step, start, VECTORS, advice=COMPILED)[1]
 
     return Trial(scanned, {"gradient": list(VECTORS)}, outputs)
 
@@ -105,7 +110,8 @@ def of_scanned_machine(call: str, make: Callable[[Any], Any]) -> Trial:
     def outputs(solution):
         init, step = _pair(call, called(call, make, solution), "(init, step)")
         start = _start(init, θ)
-        return called(scanned, jax.lax.scan, lambda s, u: step(s, u, θ), start, VECTORS)[1]
+        run = functools.partial(jax.lax.scan, lambda state, u: step(state, u, θ))
+        return called(scanned, run, start, VECTORS, advice=COMPILED)[1]
 
     return Trial(scanned, {"gradient": list(VECTORS), "weight": [θ] * len(VECTORS)}, outputs)
 
@@ -167,10 +173,13 @@ def number(output: Any) -> np.ndarray:
     Raises:
       Complaint: it is not made of numbers.
     """
+    wrong = f"an update must be a number or an array, and it is {output!r}."
+    if output is None or isinstance(output, tuple | list):
+        raise Complaint(f"{wrong} The pair is (new state, update), in this order.")
     try:
         return np.asarray(output, np.float64)
     except (TypeError, ValueError):
-        raise Complaint(f"an update must be a number or an array, and it is {output!r}") from None
+        raise Complaint(wrong) from None
 
 
 def shown(value: Any) -> str:
@@ -179,7 +188,7 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if not value.ndim else f"[{', '.join(map(shown, value))}]"
 
 
-def called(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def called(call: str, function: Callable[..., Any], *arguments: Any, advice: str = "") -> Any:
     """Calls a function of the reader's.
 
     Raises:
@@ -191,7 +200,8 @@ def called(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except Complaint:
         raise
     except Exception as error:
-        raise Complaint(f"{call} raised {type(error).__name__}: {_told(error)}") from error
+        told = f"{call} raised {type(error).__name__}: {_told(error)}"
+        raise Complaint(told + f"\n\n{advice}" * bool(advice)) from error
     if result is None:
         raise Complaint(f"{call} returned None. Is the return still to be written?")
     return result
@@ -209,11 +219,18 @@ def _told(error: Exception) -> str:
 
 def _function(call: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
-        raise Complaint(f"{call} must return a function, and it returned {value!r}.")
+        raise Complaint(f"{call} must return a function, and it returned {_seen(value)}.")
     return value
 
 
 def _pair(call: str, value: Any, form: str) -> tuple[Any, Any]:
     if not isinstance(value, tuple) or len(value) != 2:
-        raise Complaint(f"{call} must return a pair, {form}, and it returned {value!r}.")
+        raise Complaint(f"{call} must return a pair, {form}, and it returned {_seen(value)}.")
     return value
+
+
+def _seen(value: Any) -> str:
+    try:
+        return shown(value)
+    except Complaint:
+        return repr(value)
