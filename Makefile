@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 .PHONY: run test quick matrix lint types docs bench figures clean
 
 run: $(READY)  ## The answer on Fashion-MNIST from the kept runs, then the study live on digits
-	@$(BIN)/python -m experiments study --config configs/fashion-primary.toml \
-	  --kept docs/results/fashion-primary --only findings
+	@$(BIN)/python -m experiments study --config configs/fashion-study.toml \
+	  --kept docs/results/fashion-study --only findings
 	@echo
 	@$(BIN)/python -m experiments study --only claims
 

@@ -148,6 +148,10 @@ def test_with_wrong_labels_the_lead_goes_step_by_step_and_so_it_does_in_the_figu
         text in figure.title for text in drawn[3:]
     )
     assert not plots.remains(Evidence(CONFIG, [studied(CONSTANT, talk=None)]))
+    # What λ does with wrong labels is not what the talk saw.
+    without = Evidence(CONFIG, [studied(CONSTANT, talk=None), studied(COSINE), *noisy])
+    assert not any(each.startswith("The talk's λ") for each in answer.sentences(without))
+    assert any(each.startswith("The talk's λ") for each in answer.sentences(evidence))
 
 
 def test_the_lead_in_loss_goes_step_by_step_from_the_talks_settings_to_the_tuned_ones():

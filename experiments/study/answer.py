@@ -99,8 +99,9 @@ def _without_decay(evidence: Evidence, judged: Sequence[Judgement], family: str)
 
 
 def _talk(evidence: Evidence) -> str:
-    asked = [name for name, e in evidence.studied.items() if e.bench.task.talk_seeds]
-    if not asked:
+    tasks = {name: e.bench.task for name, e in evidence.studied.items()}
+    asked = [name for name, task in tasks.items() if task.talk_seeds and not task.noise]
+    if not asked:  # the talk's labels are right
         return ""
     decays = listed(f"{decay:g}" for decay in evidence.config.talk)
     leads = evidence.talk_leads(asked[0])

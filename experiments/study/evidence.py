@@ -131,6 +131,11 @@ class Evidence:
         adam = tests.pop((ADAM, 0.0))
         return {decay: Difference.of(values, adam) for (_, decay), values in tests.items()}
 
+    def talk_means(self, task: str, measure: str) -> dict[float, float]:
+        """By λ, 0 for Adam: test accuracy or loss at the last epoch, at the talk's α."""
+        means = self._talk(task, LAST, measure).group_by("decay").agg(pl.mean("test"))
+        return {decay: test * np.sign(MEASURES[measure].scale) for decay, test in means.rows()}
+
     def talk_best(self, task: str, read: str, measure: str = ACCURACY) -> Difference:
         """The lead at the talk's learning rate of the λ that the validation images choose."""
         means = self._talk(task, read, measure).filter(pl.col("family") == ADAMW)
