@@ -113,6 +113,12 @@ def test_the_readers_adamw_trains_a_network(solutions, capsys):
     assert float(loss) < 1e-4 and abs(float(slope) - 2) < 0.02
 
 
+def test_the_cosine_of_the_solutions_is_the_usual_one(notebook, solutions):
+    for cell in cells(COURSE / "09-schedules.md"):
+        run(cell, notebook)
+    assert notebook["verdict"](solutions["cosine"]).startswith("✓")
+
+
 @pytest.mark.parametrize("exercise, wrong, words", WRONG, ids=lambda x: getattr(x, "__name__", ""))
 def test_a_wrong_answer_is_told_what_is_wrong(exercise, wrong, words):
     verdict = check(exercise, wrong)
