@@ -9,7 +9,6 @@ READY := $(VENV)/.ready
 run: $(READY)  ## The answer on Fashion-MNIST from the kept runs, then the study live on digits
 	@$(BIN)/python -m experiments study --config configs/fashion-study.toml \
 	  --kept docs/results/fashion-study --only findings
-	@echo
 	@$(BIN)/python -m experiments study --only claims
 
 test: $(READY)  ## All tests

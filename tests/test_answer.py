@@ -90,7 +90,7 @@ def primary(constant, cosine=None, **options):
 @pytest.mark.parametrize("verdicts", [*itertools.combinations_with_replacement(LEADS, 2)])
 @pytest.mark.parametrize(
     ("base", "in_words", "sentence"),
-    [(ADAM, "Adam", 0), (L2, "an Adam with L2 regularization", -1)],
+    [(ADAM, "Adam", 0), (L2, "Adam with L2", -1)],
 )
 def test_a_sentence_says_every_verdict_beside_its_own_number(verdicts, base, in_words, sentence):
     evidence = primary(*({(base, ACCURACY, STOPPED): LEADS[verdict]} for verdict in verdicts))
@@ -139,7 +139,12 @@ def test_with_wrong_labels_the_lead_goes_step_by_step_and_so_it_does_in_the_figu
     noisy = [studied(NOISY, tuned), studied(NOISY_COSINE, with_cosine)]
     evidence = Evidence(CONFIG, [studied(CONSTANT), studied(COSINE), *noisy])
     said = answer.sentences(evidence)[-2]
-    steps = ["is +2.00 points at", "+2.00 if both stop", "+0.30 [", "with a cosine -0.05 ["]
+    steps = [
+        "leads Adam by +2.00 points at",
+        "+2.00 if both stop",
+        "+0.30 if",
+        "; with a cosine it is -0.05",
+    ]
     places = [said.index(step) for step in steps]
     assert places == sorted(places) and said.startswith("With 30 % wrong labels")
     (figure,) = plots.remains(evidence)
@@ -157,9 +162,9 @@ def test_with_wrong_labels_the_lead_goes_step_by_step_and_so_it_does_in_the_figu
 def test_the_lead_in_loss_goes_step_by_step_from_the_talks_settings_to_the_tuned_ones():
     tuned = {(ADAM, CALIBRATED, STOPPED): (0.03, 0.001)}
     said = answer.sentences(primary(tuned))[2]
-    steps = ["is +1.000 at the talk's", "+0.500 if both stop", "tuned as well +0.0300 ["]
+    steps = ["by +1.000 at the talk's", "+0.500 if both stop", "+0.0300 ["]
     places = [said.index(step) for step in steps]
-    assert places == sorted(places) and "at a constant rate (better)" in said
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

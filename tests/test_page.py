@@ -139,7 +139,6 @@ def shown(report, width, *parts):
 
 def test_the_terminal_shows_findings_and_cards_and_no_table():
     assert shown(REPORT, 80) == (
-        "\n"
         "A title\n"
         "It helps a < b & c.\n"
         "A second finding.\n"
@@ -153,7 +152,7 @@ def test_the_terminal_shows_findings_and_cards_and_no_table():
 def test_the_terminal_can_show_the_findings_or_the_claims_alone():
     untitled = REPORT._replace(title="")
     findings, claims = (shown(untitled, 80, [part]) for part in PARTS)
-    assert findings + claims.removeprefix("\n") == shown(untitled, 80)
+    assert f"{findings}\n{claims}" == shown(untitled, 80)
     assert "helps a < b" in findings and "helps always" in claims
 
 
@@ -165,7 +164,7 @@ def test_long_lines_are_wrapped_and_an_interval_stays_whole():
         "  [1, 3]",
     ]
     plain = REPORT._replace(findings=["[bold]x[/] and https://example.org/a-b"], cards=())
-    assert shown(plain, 20) == "\nA title\n[bold]x[/] and\n  https://example.org/a-b\n"
+    assert shown(plain, 20) == "A title\n[bold]x[/] and\n  https://example.org/a-b\n"
 
 
 def test_a_run_of_the_command_fills_a_screen_at_most(tmp_path, capsys):

@@ -117,14 +117,14 @@ def show(report: Report, console: Console, parts: Sequence[str] = PARTS) -> None
       console: the terminal.
       parts: which of `PARTS` to print.
     """
-    console.print()
     if report.title:
         _print(report.title, console)
     if FINDINGS in parts:
         for finding in report.findings:
             _print(finding, console)
     if CLAIMS in parts and report.cards:
-        console.print()
+        if FINDINGS in parts:
+            console.print()
         for card in report.cards:
             _print_card(card, console)
 

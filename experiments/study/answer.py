@@ -64,7 +64,7 @@ def _gain(evidence: Evidence) -> str:
 
 def _l2(evidence: Evidence) -> str:
     judged = _judged(evidence, L2, ACCURACY)
-    says = compared(evidence, judged, "an Adam with L2 regularization", [""] * len(judged))
+    says = compared(evidence, judged, "Adam with L2", [""] * len(judged))
     return f"Tuned and stopped alike, AdamW {says}.{_without_decay(evidence, judged, L2)}"
 
 
@@ -151,13 +151,10 @@ def _loss_from_talk(evidence: Evidence, task: str, judged: Sequence[Judgement]) 
     last, stopped = (
         f"{evidence.talk_best(task, read, LOSS).mean:+z.3f}" for read in (LAST, STOPPED)
     )
-    tuned = listed(
-        f"{shown(j.lead, CALIBRATED)} {where(evidence, j.task)} ({j.verdict})" for j in judged
-    )
+    tuned = next(shown(j.lead, CALIBRATED) for j in judged if j.task == task)
     return (
-        f"In test loss AdamW's lead over Adam is {last} at the talk's learning rate and last "
-        f"epoch, {stopped} if both stop early, and with both calibrated by one temperature and "
-        f"tuned as well {tuned}."
+        f"In test loss AdamW leads Adam by {last} at the talk's learning rate and last epoch, "
+        f"{stopped} if both stop early, and {tuned} if both are tuned and calibrated as well."
     )
 
 
@@ -173,16 +170,16 @@ def _wrong_labels(evidence: Evidence) -> str:
         return ""
     task, *others = noisy
     share = 100 * evidence.studied[task].bench.task.noise
-    tuned = f"{shown(evidence.lead(task, ACCURACY))} points"
-    there = f"With {share:g} % wrong labels AdamW's lead over Adam in accuracy"
+    tuned = f"{evidence.lead(task, ACCURACY).mean:+z.2f}"
+    there = f"With {share:g} % wrong labels AdamW leads Adam by"
     also = "".join(
-        f", and {where(evidence, other)} {shown(evidence.lead(other, ACCURACY))}"
+        f"; {where(evidence, other)} it is {evidence.lead(other, ACCURACY).mean:+z.2f}"
         for other in others
     )
     if not evidence.studied[task].bench.task.talk_seeds:
-        return f"{there} is {tuned} if both are tuned and stop early{also}."
+        return f"{there} {tuned} points if both are tuned and stop early{also}."
     last, stopped = (f"{evidence.talk_best(task, read).mean:+z.2f}" for read in (LAST, STOPPED))
     return (
-        f"{there} is {last} points at the talk's learning rate and last epoch, {stopped} if both "
-        f"stop early, and {tuned} if both are tuned as well{also}."
+        f"{there} {last} points at the talk's learning rate and last epoch, {stopped} if both stop "
+        f"early, and {tuned} if both are tuned as well{also}."
     )
