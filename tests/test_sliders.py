@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.course import tables
+
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.actions.action_builder import ActionBuilder  # noqa: E402
 from selenium.webdriver.common.actions.pointer_input import PointerInput  # noqa: E402
@@ -13,16 +15,13 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / "docs"
-TABLES = sorted((DOCS / "course" / "tables").glob("*.json"))
-
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromedriver") and shutil.which("chromium")),
-    reason="no browser: Debian's chromium-driver has one",
-)
+TABLES = sorted(tables.TABLES.glob("*.json"))
 
 
 @pytest.fixture(scope="module")
 def browser():
+    if not (shutil.which("chromedriver") and shutil.which("chromium")):
+        pytest.skip("no browser: Debian's chromium-driver has one")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in "headless=new", "no-sandbox", "disable-gpu", "disable-background-networking":
@@ -76,7 +75,7 @@ def check(browser, table, at):
             number = isinstance(value, float | int)
             assert read(text) == (pytest.approx(value, rel=1e-3) if number else value or "–")
         if "map" in panel:
-            (here,) = part.find_elements(By.CLASS_NAME, "here")
+            (here,) = part.find_elements(By.CSS_SELECTOR, "td[aria-current=true]")
             assert float(here.text) == pytest.approx(read(numbers[0]), abs=0.06)
 
 
@@ -93,21 +92,47 @@ def test_every_value_can_be_reached_with_the_keyboard_and_shows_its_numbers(brow
             check(browser, table, at)
 
 
+def touch(browser, element, from_right):
+    """Touches an element, some pixels from its right end, where it is in sight."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    y, right, bottom = browser.execute_script(
+        "const r = arguments[0].getBoundingClientRect(); return [r.y, r.right, r.bottom]",
+        element,
+    )
+    touches = ActionBuilder(browser, mouse=PointerInput("touch", "finger"))
+    touches.pointer_action.move_to_location(int(right - from_right), int((y + bottom) / 2))
+    touches.pointer_action.pointer_down().pointer_up()
+    touches.perform()
+
+
 def test_a_touch_moves_a_slider_and_the_curve_with_it(browser, table):
     handle = browser.find_element(By.TAG_NAME, "input")
     curves = browser.find_elements(By.TAG_NAME, "polyline")
     before = [curve.get_attribute("points") for curve in curves]
-    place = handle.rect
-    touch = ActionBuilder(browser, mouse=PointerInput("touch", "finger"))
-    touch.pointer_action.move_to_location(
-        int(place["x"] + place["width"] - 3), int(place["y"] + place["height"] / 2)
-    )
-    touch.pointer_action.pointer_down().pointer_up()
-    touch.perform()
+    touch(browser, handle, from_right=3)
     at = [slider["start"] for slider in table["sliders"]]
     at[0] = len(table["sliders"][0]["values"]) - 1
     check(browser, table, at)
     assert not curves or before != [curve.get_attribute("points") for curve in curves]
+
+
+def test_a_touch_of_a_cell_of_a_map_moves_the_sliders_there(browser, table):
+    at = [slider["start"] for slider in table["sliders"]]
+    for panel, part in zip(
+        table["panels"], browser.find_elements(By.TAG_NAME, "section"), strict=True
+    ):
+        if "map" in panel:
+            column, row = panel["over"]
+            lines = part.find_elements(By.TAG_NAME, "tr")
+            touch(browser, lines[1].find_elements(By.TAG_NAME, "td")[2], from_right=5)
+            at[column], at[row] = 2, len(table["sliders"][row]["values"]) - 2
+            check(browser, table, at)
+
+
+@pytest.mark.parametrize("make", [tables.rate_and_decay, tables.conventions])
+def test_a_table_says_what_the_kept_runs_say(make):
+    path = tables.TABLES / f"{make.__name__.replace('_', '-')}.json"
+    assert json.loads(path.read_text()) == make()
 
 
 def test_a_panel_has_a_value_for_every_place_of_its_sliders():

@@ -52,10 +52,12 @@ function drawCurves(parent, panel) {
   };
 }
 
-function drawMap(parent, panel, sliders) {
+// A map is a table whose cells can be chosen, too. It is greenest where its numbers are least.
+function drawMap(parent, panel, sliders, choose) {
   const [columns, rows] = panel.over.map((i) => sliders[i]), values = panel.numbers[panel.map];
   const least = Math.min(...values), depth = scale([Math.log(least), Math.log(2 * least)], [60, 0]);
   const table = add(add(parent, "div", { class: "map" }), "table", { "aria-label": panel.alt });
+  add(table, "caption", {}, `${rows.name} ↑`);
   const cells = [];
   for (let j = rows.values.length - 1; j >= 0; j--) {
     const line = add(table, "tr");
@@ -64,12 +66,13 @@ function drawMap(parent, panel, sliders) {
       const row = i * rows.values.length + j;
       const style = `background: color-mix(in srgb, var(--good) ${depth(Math.log(values[row]))}%, transparent)`;
       cells[row] = add(line, "td", { style }, values[row].toFixed(1));
+      cells[row].addEventListener("click", () => choose(row));
     });
   }
   const foot = add(table, "tr");
-  add(foot, "th", {}, `${rows.name} ↑ ${columns.name} →`);
+  add(foot, "th", {}, `${columns.name} →`);
   for (const value of columns.values) add(foot, "th", { scope: "col" }, shown(value));
-  return (row) => cells.forEach((cell, i) => cell.classList.toggle("here", i === row));
+  return (row) => cells.forEach((cell, i) => cell.setAttribute("aria-current", i === row));
 }
 
 function drawNumbers(parent, panel) {
@@ -97,12 +100,20 @@ function build(figure) {
   const parts = add(figure, "div", { class: "panels" });
   for (const panel of panels) {
     const part = add(parts, "section");
-    add(part, "h4", {}, panel.title);
-    const draws = [panel.curves ? drawCurves(part, panel) : drawMap(part, panel, sliders), drawNumbers(part, panel)];
+    add(part, "h3", {}, panel.title);
+    const draw = panel.curves ? drawCurves : drawMap;
+    const draws = [draw(part, panel, sliders, (row) => choose(panel, row)), drawNumbers(part, panel)];
     shows.push(() => {
       const row = panel.over.reduce((at, i) => at * sliders[i].values.length + Number(inputs[i].value), 0);
       draws.forEach((draw) => draw(row));
     });
+  }
+  function choose(panel, row) {
+    for (const i of panel.over.toReversed()) {
+      inputs[i].value = row % sliders[i].values.length;
+      row = Math.floor(row / sliders[i].values.length);
+    }
+    update();
   }
   function update() {
     shows.forEach((show) => show());

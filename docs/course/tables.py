@@ -8,13 +8,11 @@ from the kept runs of the landscapes. `_static/sliders.js` says what a table hol
 
 import json
 import math
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import msgspec
 import numpy as np
 import polars as pl
 from rich.console import Console
@@ -22,6 +20,7 @@ from rich.console import Console
 import adamw_jax as aj
 from adamw_jax import sweep
 from experiments import landscape
+from experiments.harness import settings
 from experiments.harness.context import Context
 from experiments.training.arms import PER_STEP, TIMES_RATE
 from experiments.training.loop import steps_per_epoch
@@ -96,7 +95,7 @@ def rate_and_decay() -> Row:
     panels = [_map(title, name, TIMES_RATE, [0, 1]) for title, name in maps.items()]
     config = _config("landscape")
     axes = {"α": config.learning_rates, "λ": config.weight_decay}
-    return {"sliders": _sliders(axes, {}, (3, 3)), "panels": panels}
+    return {"sliders": _sliders(axes, {}, (3, 0)), "panels": panels}
 
 
 def conventions() -> Row:
@@ -142,9 +141,8 @@ def _first_step_from_which(holds: np.ndarray, first: int = 0) -> int | str:
 
 
 def _config(name: str) -> landscape.Settings:
-    return msgspec.convert(
-        tomllib.loads(Path(f"configs/{name}.toml").read_text()), landscape.Settings
-    )
+    paths = [settings.CONFIGS / f"{each}.toml" for each in ("landscape", name)]
+    return settings.build(landscape.Settings, {str(p): (settings.read(p), False) for p in paths})
 
 
 def _map(title: str, name: str, family: str, over: Sequence[int]) -> Row:
@@ -155,16 +153,15 @@ def _map(title: str, name: str, family: str, over: Sequence[int]) -> Row:
     cells = pl.DataFrame(report.data["cells"]).filter(family=family).sort("learning_rate", "decay")
     steps = steps_per_epoch(config.images, config.batch_size)
     taus = [aj.timescale_from_per_step(d, steps) for d in cells["decay_per_step"]]
-    error = cells["test_error"].fill_nan(90.0)
     return {
         "title": title,
         "alt": f"Test error in percent over the learning rate and the decay, {title}.",
         "over": list(over),
         "map": "test error, %",
         "numbers": {
-            "test error, %": _rounded(error.to_numpy()),
+            "test error, %": _rounded(cells["test_error"].to_numpy()),
             "test loss": _rounded(cells["test_loss"].to_numpy()),
-            "a step takes": [f"{d:.2g} of a weight" for d in cells["decay_per_step"]],
+            "a step takes of a weight": [f"{100 * d:.2g} %" for d in cells["decay_per_step"]],
             "τ, epochs": [float(f"{tau:.3g}") for tau in taus],
         },
     }
@@ -186,6 +183,6 @@ def _rounded(values: np.ndarray) -> list[Any]:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    for make in parabola, bias_correction:
+    for make in parabola, bias_correction, rate_and_decay, conventions:
         name = make.__name__.replace("_", "-")
         (TABLES / f"{name}.json").write_text(json.dumps(make(), ensure_ascii=False) + "\n")
