@@ -46,7 +46,7 @@ def path(pattern: str) -> Rule:
     Args:
       pattern: as in a shell: `*` stands for any characters, slashes included, `?` for one
         character and `[ab]` for a choice. Upper and lower case are distinguished. For example
-        "*/head/*", "*kernel" and "layers/[01]/*".
+        `*/head/*`, `*kernel` and `layers/[01]/*`.
 
     Raises:
       ValueError: the pattern is not a string.

@@ -40,6 +40,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["_root"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
+html_copy_source = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
