@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 
 import adamw_jax
 from adamw_jax import sweep
-from experiments.harness import data, plots, settings
+from experiments.harness import data, formats, plots, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.sweeps import run_grid
@@ -36,6 +36,11 @@ from experiments.training.sample import sample
 
 Values = Annotated[tuple[settings.Positive, ...], settings.SOME]
 DECAYS = {L2: "decay λ′", TIMES_RATE: "decay λ", PER_STEP: "decay λ"}
+CONDITIONS = {
+    L2: "with Adam+L2",
+    TIMES_RATE: "with AdamW if the learning rate multiplies it",
+    PER_STEP: "if a step takes it whole",
+}
 OUTLINE = [withStroke(linewidth=4, foreground="white")]
 FEW = 5  # fewer good cells than this have no correlation
 BRIGHT = 2  # the colors end at this many times the least error
@@ -167,12 +172,12 @@ def cells(table: pl.DataFrame) -> list[dict[str, Any]]:
 def _report(
     surfaces: list[Surface], config: Settings, steps: int, cells: list[dict[str, Any]]
 ) -> Report:
-    rows, findings = [], []
+    rows = []
     for s in surfaces:
         row, column = np.unravel_index(s.error.argmin(), s.error.shape)
         rows.append(
             [
-                s.family,
+                NAMES[s.family],
                 f"{s.error[row, column]:.2f}",
                 f"{s.rates[column]:.3g}",
                 f"{s.decays[row]:.3g}",
@@ -181,17 +186,19 @@ def _report(
                 f"{s.lost():.2f}",
             ]
         )
-    listed = ", ".join(f"{s.family} {_correlation(s, config.good)}" for s in surfaces)
+    least, lost = (
+        formats.listed(numbers)
+        for numbers in ([f"{s.error.min():.1f} %" for s in surfaces],
+                        [f"{s.lost():.2f} points" for s in surfaces])
+    )  # fmt: skip
     findings = [
         _suited(surfaces, config.good) + ".",
-        "Tuning α first, at the least decay, and the decay after it loses "
-        + ", ".join(f"{s.lost():.2f} points with {s.family}" for s in surfaces)
-        + ".",
-        f"Correlation of log α and log λ over the good cells (0 is separable): {listed}.",
+        f"In this order, the least error is {least}, and tuning α first, at the least decay, and "
+        f"then the decay loses {lost}.",
     ]
     columns = ["", "least error, %", "at α", "and λ", "good cells", "correlation", "points lost"]
     note = (
-        f"Means of {config.seeds} seeds. Good: at most {config.good:g} points above the family's "
+        f"Means of {config.seeds} seeds. Good: at most {config.good:.1f} points above the family's "
         "least error. Correlation: of log α and log λ over the good cells, 0 where they are "
         f"separable; none for fewer than {FEW}. Points lost: by tuning α first, at the least "
         "decay, and then λ at that α. The error is that of the test images, as in the paper: a "
@@ -209,17 +216,16 @@ def _report(
 
 def _suited(surfaces: list[Surface], points: float) -> str:
     """At how many learning rates a single decay of each family is good, at most."""
-    parts = [
-        f"{s.is_good(points).sum(axis=1).max()} with " + NAMES[s.family].replace(", ", "'s ")
-        for s in surfaces
-    ]
-    rates = f" of {len(surfaces[0].rates)} learning rates with"
-    return f"One decay is good at {', '.join(parts)}".replace(" with", rates, 1)
+    counts = [s.is_good(points).sum(axis=1).max() for s in surfaces]
+    numbers = [f"{counts[0]} of {len(surfaces[0].rates)} learning rates", *counts[1:]]
+    return "One decay suits " + ", ".join(
+        f"{number} {CONDITIONS[s.family]}" for number, s in zip(numbers, surfaces, strict=True)
+    )
 
 
 def _correlation(surface: Surface, points: float) -> str:
     value = surface.correlation(points)
-    return "—" if np.isnan(value) else f"{value:+.2f}"
+    return "—" if np.isnan(value) else formats.signed(value)
 
 
 def _figure(surfaces: list[Surface], config: Settings, steps: int) -> Figure:

@@ -143,7 +143,7 @@ def test_with_wrong_labels_the_lead_goes_step_by_step_and_so_it_does_in_the_figu
         "leads Adam by +2.00 points at",
         "+2.00 if both stop",
         "+0.30 if",
-        "; with a cosine it is -0.05",
+        "; with a cosine it is −0.05",
     ]
     places = [said.index(step) for step in steps]
     assert places == sorted(places) and said.startswith("With 30 % wrong labels")
@@ -170,7 +170,7 @@ def test_the_lead_in_loss_goes_step_by_step_from_the_talks_settings_to_the_tuned
 @pytest.mark.parametrize(
     ("changed", "verdict", "holds", "said"),
     [
-        ({}, "right, both ways", True, "do harm (-1.00 and -9.00 points) if they act whole"),
+        ({}, "right, both ways", True, "do harm (−1.00 and −9.00 points) if they act whole"),
         ({0.3: 0.0}, "right", True, "do next to nothing (+0.00 and +0.00"),  # none would help
         (
             {1.0: 0.0, 10.0: 0.0},
@@ -246,7 +246,7 @@ def test_a_table_shows_what_the_settings_that_the_other_measure_chose_would_say(
     )
     table = tables.otherwise(Evidence(CONFIG, [both]))
     (row,) = (row for row in table.rows if row[0].startswith("AdamW − Adam+L2, accuracy"))
-    assert [cell.partition(" ")[0] for cell in row[1:]] == ["+2.00", "-2.00", "+2.00", "-2.00"]
+    assert [cell.partition(" ")[0] for cell in row[1:]] == ["+2.00", "−2.00", "+2.00", "−2.00"]
     assert [heading.rpartition(", by ")[2] for heading in table.columns[1:3]] == [
         ACCURACY, CALIBRATED,
     ]  # fmt: skip

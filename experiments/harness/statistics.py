@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.harness.formats import signed
+
 RESAMPLES, FLIPS = 10_000, 100_000
 Values = Sequence[float] | np.ndarray
 
@@ -59,8 +61,8 @@ class Difference(NamedTuple):
 
     def text(self, digits: int) -> str:
         """The mean and the interval, rounded."""
-        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
-        return f"{self.mean:+.{digits}f}" + (interval if np.isfinite(self.low) else "")
+        low, mean, high = (signed(x, digits) for x in (self.low, self.mean, self.high))
+        return mean + (f" [{low}, {high}]" if np.isfinite(self.low) else "")
 
 
 def bootstrap_interval(changes: Values, level: float) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """The answer in five sentences for a listener, each made from the numbers, whatever they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from experiments.harness.formats import listed, signed
 from experiments.harness.statistics import Difference
 from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement, growth
 from experiments.study.evidence import Evidence
@@ -31,12 +32,6 @@ def shown(lead: Difference, measure: str = ACCURACY) -> str:
     if lead.changes and not any(lead.changes):
         return "exactly 0"
     return lead.text(MEASURES[measure].digits)
-
-
-def listed(parts: Iterable[str]) -> str:
-    """Words joined by commas and "and"."""
-    *most, last = parts
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def where(evidence: Evidence, task: str) -> str:
@@ -117,7 +112,7 @@ def _talk(evidence: Evidence) -> str:
 
 def _effect(leads: Sequence[Difference], matters: float) -> str:
     """What values of λ do to Adam's accuracy."""
-    numbers = listed(f"{lead.mean:+z.2f}" for lead in leads)
+    numbers = listed(signed(lead.mean) for lead in leads)
     if all(lead.negligible(matters) for lead in leads):
         return f"do next to nothing ({numbers} points of accuracy)"
     for sign, does in (-1, "do harm"), (1, "help"):
@@ -149,7 +144,7 @@ def _loss(evidence: Evidence) -> str:
 def _loss_from_talk(evidence: Evidence, task: str, judged: Sequence[Judgement]) -> str:
     """The lead in loss, step by step from the talk's settings to the tuned ones."""
     last, stopped = (
-        f"{evidence.talk_best(task, read, LOSS).mean:+z.3f}" for read in (LAST, STOPPED)
+        signed(evidence.talk_best(task, read, LOSS).mean, 3) for read in (LAST, STOPPED)
     )
     tuned = next(shown(j.lead, CALIBRATED) for j in judged if j.task == task)
     return (
@@ -170,15 +165,15 @@ def _wrong_labels(evidence: Evidence) -> str:
         return ""
     task, *others = noisy
     share = 100 * evidence.studied[task].bench.task.noise
-    tuned = f"{evidence.lead(task, ACCURACY).mean:+z.2f}"
+    tuned = signed(evidence.lead(task, ACCURACY).mean)
     there = f"With {share:g} % wrong labels AdamW leads Adam by"
     also = "".join(
-        f"; {where(evidence, other)} it is {evidence.lead(other, ACCURACY).mean:+z.2f}"
+        f"; {where(evidence, other)} it is {signed(evidence.lead(other, ACCURACY).mean)}"
         for other in others
     )
     if not evidence.studied[task].bench.task.talk_seeds:
         return f"{there} {tuned} points if both are tuned and stop early{also}."
-    last, stopped = (f"{evidence.talk_best(task, read).mean:+z.2f}" for read in (LAST, STOPPED))
+    last, stopped = (signed(evidence.talk_best(task, read).mean) for read in (LAST, STOPPED))
     return (
         f"{there} {last} points at the talk's learning rate and last epoch, {stopped} if both stop "
         f"early, and {tuned} if both are tuned as well{also}."

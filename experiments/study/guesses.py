@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterable
 
 from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
-from experiments.harness.formats import timescale
+from experiments.harness.formats import listed, signed, timescale
 from experiments.harness.report import Card
 from experiments.harness.statistics import Difference
 from experiments.study import plots
-from experiments.study.answer import listed, shown
+from experiments.study.answer import shown
 from experiments.study.comparisons import growth
 from experiments.study.evidence import Evidence
 from experiments.study.measures import ACCURACY, LAST, STOPPED
@@ -52,31 +52,36 @@ def _overfitting(evidence: Evidence) -> Card:
 
     A task where Adam does not overfit more than on the one it is compared with is no test.
     """
-    asked = [next(iter(evidence.studied)), *itertools.chain(*evidence.pairs())]
-    rises = {task: evidence.overfitting(task) for task in asked}
+    claim, figure = "(1) The data does not tend to overfitting", plots.overfitting(evidence)
+    rises = {task: evidence.overfitting(task) for task in itertools.chain(*evidence.pairs())}
+    above = {task: f"{100 * math.expm1(rise):.0f} % ({task})" for task, rise in rises.items()}
     pairs = [(more, less) for more, less in evidence.pairs() if rises[more] > rises[less]]
+    ends = f"Adam's validation loss ends above its lowest by {listed(above.values())}"
+    if not pairs:
+        return Card(claim, OPEN, "untested", f"No task makes Adam overfit more: {ends}.", figure)
     last, stopped = (
         [growth(*(evidence.lead(task, ACCURACY, read) for task in pair)) for pair in pairs]
         for read in (LAST, STOPPED)
     )
-    verdict, number, changes = OPEN, "untested", "no task here raises it"
-    if pairs:
-        verdict = together(grows(each, evidence.matters[ACCURACY]) for each in (*last, *stopped))
-        number = f"{shown(last[0])} points, {shown(stopped[0])} with early stopping"
-        changes = "at the last epoch and where both stop early it changes by " + listed(
-            f"{shown(end)} and {shown(stop)} points ({more} against {less})"
-            for end, stop, (more, less) in zip(last, stopped, pairs, strict=True)
-        )
-    overfits = listed(f"{100 * math.expm1(rise):.0f} % ({task})" for task, rise in rises.items())
+    verdict = together(grows(each, evidence.matters[ACCURACY]) for each in (*last, *stopped))
+    changes = listed(
+        f"{shown(change)} ({added(*pair)})" for change, pair in zip(stopped, pairs, strict=True)
+    )
     return Card(
-        "(1) The data does not tend to overfitting",
+        claim,
         verdict,
-        number,
-        f"Adam's validation loss ends above its lowest by {overfits}. If the guess is right, "
-        f"AdamW's lead over Adam grows where that is more: {changes}.",
-        plots.overfitting(evidence),
+        f"{listed(signed(change.mean) for change in stopped)} points",
+        "By so much AdamW's lead over Adam changes where Adam is made to overfit more, if both "
+        f"stop early: {changes}. At the last epoch it changes by "
+        f"{listed(signed(change.mean) for change in last)}. {ends}.",
+        figure,
         HOLDS.get(verdict),
     )
+
+
+def added(more: str, less: str) -> str:
+    """What the name of a task says beyond that of another."""
+    return ", ".join(part for part in more.split(", ") if part not in less.split(", "))
 
 
 def _decay(evidence: Evidence, task: str) -> Card:
@@ -133,8 +138,8 @@ def _schedule(evidence: Evidence, cosine: str, constant: str) -> Card:
         verdict,
         f"{shown(grown)} points",
         f"By so much AdamW's lead over Adam changes with a cosine, where both stop early. The "
-        f"cosine itself changes Adam's accuracy by {gains[0]:+z.2f} points and AdamW's by "
-        f"{gains[1]:+z.2f}.",
+        f"cosine itself changes Adam's accuracy by {signed(gains[0])} points and AdamW's by "
+        f"{signed(gains[1])}.",
         plots.schedules(evidence, cosine, constant),
         HOLDS.get(verdict),
     )

@@ -6,6 +6,7 @@ import polars as pl
 
 from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
 from experiments.harness import plots
+from experiments.harness.formats import signed
 from experiments.harness.report import Figure
 from experiments.harness.statistics import Difference
 from experiments.study.candidates import CANDIDATE
@@ -71,7 +72,7 @@ def leads(evidence: Evidence) -> Figure:
         axis.set_xlabel(AXES[measure])
     seeds = evidence.studied[primary[0]].bench.task.seeds
     found = " and ".join(
-        f"{evidence.lead(task, ACCURACY).mean:+.2f} points ({task})" for task in primary
+        f"{signed(evidence.lead(task, ACCURACY).mean)} points ({task})" for task in primary
     )
     return Figure(
         "leads",
@@ -95,7 +96,7 @@ def remains(evidence: Evidence) -> list[Figure]:
         raw, tuned = (ACCURACY, ACCURACY) if noisy else (LOSS, CALIBRATED)
         found = [evidence.talk_best(task, read, raw) for read in (LAST, STOPPED)]
         found.append(evidence.lead(task, tuned))
-        numbers = [f"{lead.mean:+z.{MEASURES[tuned].digits}f}" for lead in found]
+        numbers = [signed(lead.mean, MEASURES[tuned].digits) for lead in found]
         _bars(axis, found, numbers)
         _rows(axis, steps if axis is axes[0, 0] else [""] * len(steps))
         axis.set(title=task.replace(", ", ",\n", 1), xlabel=AXES[raw])

@@ -118,7 +118,7 @@ def _rules(cost: Mapping[str, Cost], laws: Mapping[str, Law]) -> Table:
 
 def _exponents(law: Law) -> list[str]:
     ends = zip(law.exponents, law.low, law.high, strict=True)
-    return [f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]" for middle, low, high in ends]
+    return ["{} [{}, {}]".format(*map(formats.signed, each)) for each in ends]
 
 
 def _cells(
