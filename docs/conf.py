@@ -96,6 +96,13 @@ def fit_links(app, doctree):
             node[0].clear()
 
 
+def trim_code(app, doctree):
+    """Leaves out the empty line that ends a block of code whose output doctest compares."""
+    for node in doctree.findall(nodes.literal_block):
+        node.rawsource = node.astext().rstrip()
+        node[:] = [nodes.Text(node.rawsource)]
+
+
 def link_modules(app, doctree, page):
     """Links a module to its page of source, which it has if something in it is documented."""
     for node in list(doctree.findall(addnodes.download_reference)):
@@ -128,5 +135,6 @@ def setup(app):
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)  # before napoleon
     app.connect("source-read", title_tables)
     app.connect("doctree-read", fit_links)
+    app.connect("doctree-read", trim_code)
     app.connect("doctree-resolved", link_modules)
     app.connect("missing-reference", leave_unlinked, priority=900)  # after the inventories
