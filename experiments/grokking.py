@@ -50,7 +50,7 @@ def run(config: Settings, context: Context) -> Report:
         )
     settings.check_ascending(weight_decay=config.weight_decay)
     pairs = modular_addition(config.p, config.fraction, seed=0)
-    for split, name in (pairs.train, "trained on"), (pairs.test, "left"):
+    for split, name in (pairs["train"], "trained on"), (pairs["test"], "left"):
         if not len(split.sums):
             raise settings.SettingsError(
                 f"with p = {config.p} and fraction = {config.fraction:g} no pair is {name}"

@@ -74,12 +74,13 @@ def run(config: Settings, context: Context) -> Report:
     variants = sweep.product(optimizer=OPTIMIZERS, b1=config.b1, b2=config.b2)
     grid = sweep.product(variants, learning_rate=config.learning_rates, seed=range(config.seeds))
 
+    pixels = data.SIZES[config.data].pixels
     sizes = {key: getattr(config, key) for key in ("hidden", "latent", "batch_size", "epochs")}
     results = run_grid(
         "vae",
-        lambda row: autoencoder_run(OPTIMIZERS[row["optimizer"]], **sizes),
+        lambda row: autoencoder_run(OPTIMIZERS[row["optimizer"]], pixels, **sizes),
         grid,
-        lambda: grey(data.load(config.data, context.data_dir).train.images),
+        lambda: {"train": grey(data.load(config.data, context.data_dir).train.images)},
         context,
         identity={"data": config.data, **sizes},
     )

@@ -50,6 +50,19 @@ class Result(NamedTuple):
         missing = np.full((length - len(values), *values.shape[1:]), np.nan)
         return np.concatenate([values, missing])
 
+    def at_best(self, metric: str, *, highest: bool = False) -> dict[str, Any]:
+        """All metrics after the advance at which one was least or highest; NaN is neither.
+
+        Returns:
+          The metrics by name, and the number of that advance as "advance".
+
+        Raises:
+          ValueError: the metric was NaN after every advance.
+        """
+        choose = np.nanargmax if highest else np.nanargmin
+        best = int(choose(self.metrics[metric]))
+        return {k: v[best] for k, v in self.metrics.items()} | {"advance": int(self.advance[best])}
+
     def followed_by(self, later: "Result") -> "Result":
         """Joins this part of a run and the part that follows it."""
         metrics = {k: np.concatenate([v, later.metrics[k]]) for k, v in self.metrics.items()}

@@ -10,16 +10,9 @@ import optax
 from flax import nnx
 
 from adamw_jax import GradientTransformation, adamw
-from adamw_jax.sweep import Run
-from experiments.training.classifier import cross_entropy
-from experiments.training.loop import (
-    Hyperparameters,
-    Optimizer,
-    State,
-    descend,
-    graph_of,
-    initial_state,
-)
+from adamw_jax.sweep import Run, training
+from experiments.training.classifier import accuracy, cross_entropy
+from experiments.training.loop import Hyperparameters, Optimizer
 
 
 class Split(NamedTuple):
@@ -32,31 +25,6 @@ class Split(NamedTuple):
 
     pairs: jax.Array
     sums: jax.Array
-
-
-class Pairs(NamedTuple):
-    """All p² pairs, split into training and test pairs."""
-
-    train: Split
-    test: Split
-
-
-class Metrics(NamedTuple):
-    """Measured after an advance, float32 scalars.
-
-    Attributes:
-      train_loss: mean cross-entropy of the training pairs.
-      train_accuracy: fraction in [0, 1].
-      test_loss: mean cross-entropy of the test pairs.
-      test_accuracy: fraction in [0, 1].
-      weight_norm: ‖θ‖₂ over all parameters.
-    """
-
-    train_loss: jax.Array
-    train_accuracy: jax.Array
-    test_loss: jax.Array
-    test_accuracy: jax.Array
-    weight_norm: jax.Array
 
 
 class Adder(nnx.Module):
@@ -86,8 +54,8 @@ class Adder(nnx.Module):
         return self.logits(nnx.relu(a @ self.first(table) + b @ self.second(table)))
 
 
-def modular_addition(p: int, fraction: float, seed: int) -> Pairs:
-    """All pairs of numbers below p, split at random.
+def modular_addition(p: int, fraction: float, seed: int) -> dict[str, Split]:
+    """All pairs of numbers below p, split at random into "train" and "test".
 
     Args:
       p: the modulus.
@@ -101,7 +69,7 @@ def modular_addition(p: int, fraction: float, seed: int) -> Pairs:
     def split(rows):
         return Split(jnp.asarray(pairs[rows]), jnp.asarray(pairs[rows].sum(1) % p))
 
-    return Pairs(split(order[:count]), split(order[count:]))
+    return {"train": split(order[:count]), "test": split(order[count:])}
 
 
 def decayed(hyperparameters: Hyperparameters) -> GradientTransformation:
@@ -115,7 +83,8 @@ def addition_run(
 ) -> Run:
     """The run that trains an `Adder`, in each step on all training pairs.
 
-    Its data is `Pairs`, its metrics are `Metrics`.
+    Its data are the pairs of `modular_addition`, its metrics are `train_loss`, before the last
+    step, and those of `measured`.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters, for example `decayed`.
@@ -123,33 +92,31 @@ def addition_run(
       embedding: as in `Adder`.
       hidden: as in `Adder`.
       steps: optimizer steps in the whole run.
-      evaluations: how often the network is evaluated, a divisor of `steps`. An advance is the
-        steps between two evaluations.
+      evaluations: how often the network is evaluated, a divisor of `steps`.
 
     Raises:
       ValueError: `evaluations` does not divide `steps`.
     """
-    between, rest = divmod(steps, evaluations)
-    if rest:
-        raise ValueError(f"{evaluations} evaluations do not divide {steps} steps")
-    network = functools.partial(Adder, p, embedding, hidden)
-    graph = graph_of(network)
+    return training(
+        functools.partial(Adder, p, embedding, hidden),
+        lambda model, pairs: cross_entropy(model(pairs.pairs), pairs.sums),
+        optimizer,
+        epochs=steps,
+        batch_size=None,
+        evaluate=measured,
+        evaluations=evaluations,
+    )
 
-    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Pairs) -> State:
-        del data
-        return initial_state(optimizer, network, hyperparameters, key)
 
-    def measure(params, split):
-        logits = nnx.merge(graph, params)(split.pairs)
-        return cross_entropy(logits, split.sums), (jnp.argmax(logits, -1) == split.sums).mean()
+def measured(model: Adder, data: dict[str, Split]) -> dict[str, jax.Array]:
+    """The scores of a model.
 
-    def advance(state: State, data: Pairs) -> tuple[State, Metrics]:
-        def loss(params, batch):
-            del batch
-            return measure(params, data.train)[0]
-
-        state, _ = descend(optimizer, loss, state, steps=between)
-        train, test = (measure(state.params, split) for split in data)
-        return state, Metrics(*train, *test, optax.tree.norm(state.params))
-
-    return Run(start, advance, evaluations)
+    Returns:
+      Float32 scalars: `train_accuracy` and `test_accuracy`, fractions in [0, 1]; `test_loss`, the
+      mean cross-entropy of the test pairs; and `weight_norm`, ‖θ‖₂ over all parameters.
+    """
+    logits = {name: model(split.pairs) for name, split in data.items()}
+    return {
+        "test_loss": cross_entropy(logits["test"], data["test"].sums),
+        "weight_norm": optax.tree.norm(nnx.state(model, nnx.Param)),
+    } | {f"{name}_accuracy": accuracy(logits[name], split.sums) for name, split in data.items()}

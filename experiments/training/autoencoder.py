@@ -9,8 +9,6 @@ The loss is the negative evidence lower bound (ELBO), with a single sample z = �
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +16,13 @@ import optax
 from flax import nnx
 
 from adamw_jax import adam, uncorrected_adam
-from adamw_jax.sweep import Run
-from experiments.training.loop import (
-    Hyperparameters,
-    Optimizer,
-    State,
-    descend,
-    graph_of,
-    initial_state,
-    minibatches,
-)
+from adamw_jax.sweep import Run, training
+from experiments.training.loop import Optimizer
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": lambda h: adam(h["learning_rate"], h["b1"], h["b2"]),
     "uncorrected_adam": lambda h: uncorrected_adam(h["learning_rate"], h["b1"], h["b2"]),
 }
-
-
-class Metrics(NamedTuple):
-    """Measured over an epoch.
-
-    Attributes:
-      train_loss: mean negative ELBO per image in nats, each minibatch before its step; a float32
-        scalar.
-    """
-
-    train_loss: jax.Array
 
 
 class VAE(nnx.Module):
@@ -53,7 +32,7 @@ class VAE(nnx.Module):
       pixels: size of an image.
       hidden: width of the hidden layer of encoder and decoder; 500 in the paper.
       latent: size of the code; 50 in the paper.
-      rngs: the source of the initial weights (LeCun normal; biases are 0).
+      rngs: the source of the initial weights (LeCun normal; biases are 0) and of the noise.
     """
 
     def __init__(self, pixels: int, hidden: int, latent: int, *, rngs: nnx.Rngs):
@@ -62,6 +41,11 @@ class VAE(nnx.Module):
         self.log_variance = nnx.Linear(hidden, latent, rngs=rngs)
         self.decoder = nnx.Linear(latent, hidden, rngs=rngs)
         self.logits = nnx.Linear(hidden, pixels, rngs=rngs)
+        self.latent, self.rngs = latent, rngs.fork()
+
+    def noise(self, n: int) -> jax.Array:
+        """Draws standard normal noise for the codes of n images, float32[n, latent]."""
+        return jax.random.normal(self.rngs.noise(), (n, self.latent))
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps float[..., pixels] to μ and log σ², float[..., latent]."""
@@ -102,39 +86,24 @@ def grey(standardized: jax.Array) -> jax.Array:
 
 
 def autoencoder_run(
-    optimizer: Optimizer, hidden: int, latent: int, batch_size: int, epochs: int
+    optimizer: Optimizer, pixels: int, hidden: int, latent: int, batch_size: int, epochs: int
 ) -> Run:
     """The run that trains a `VAE` on minibatches, shuffled anew for every epoch.
 
-    Its data is float32[n, pixels], images in [0, 1]; its metrics are `Metrics`. An epoch is
-    ⌊n / batch_size⌋ steps.
+    Its data is {"train": float32[n, pixels]}, images in [0, 1]; its metric is `train_loss`, the
+    mean negative ELBO per image in nats, each minibatch before its step.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters, see `OPTIMIZERS`.
+      pixels: as in `VAE`.
       hidden: as in `VAE`.
       latent: as in `VAE`.
       batch_size: images in a step, at most n.
       epochs: passes over the images; an advance is one.
     """
 
-    def network(images: jax.Array) -> Callable[..., VAE]:
-        return functools.partial(VAE, images.shape[1], hidden, latent)
+    def loss(vae: VAE, images: jax.Array) -> jax.Array:
+        return negative_elbo(vae, images, vae.noise(len(images))).mean()
 
-    def start(hyperparameters: Hyperparameters, key: jax.Array, data: jax.Array) -> State:
-        return initial_state(optimizer, network(data), hyperparameters, key)
-
-    def advance(state: State, data: jax.Array) -> tuple[State, Metrics]:
-        graph = graph_of(network(data))
-        key, order_key, noise_key = jax.random.split(state.key, 3)
-        order = minibatches(order_key, len(data), batch_size)
-
-        def loss(params, batch):
-            images, noise_key = batch
-            noise = jax.random.normal(noise_key, (batch_size, latent))
-            return negative_elbo(nnx.merge(graph, params), data[images], noise).mean()
-
-        batches = order, jax.random.split(noise_key, len(order))
-        state, losses = descend(optimizer, loss, state._replace(key=key), batches)
-        return state, Metrics(losses.mean())
-
-    return Run(start, advance, epochs)
+    network = functools.partial(VAE, pixels, hidden, latent)
+    return training(network, loss, optimizer, epochs=epochs, batch_size=batch_size)

@@ -1,55 +1,20 @@
 """Training of an image classifier on minibatches."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
-from adamw_jax.sweep import Run
+from adamw_jax.sweep import Rows, Run, training
 from experiments.harness.data import Data
 from experiments.training.calibration import temperature
-from experiments.training.loop import (
-    Hyperparameters,
-    Optimizer,
-    State,
-    descend,
-    graph_of,
-    initial_state,
-    minibatches,
-)
+from experiments.training.loop import Optimizer
 from experiments.training.sample import Sample, draw
 
-Array = jax.Array | np.ndarray
-
-
-class Metrics(NamedTuple):
-    """Measured after some epochs, float32 scalars; NaN for an empty split.
-
-    Attributes:
-      train_loss: mean cross-entropy of the last epoch's minibatches, each before its step.
-      validation_loss: mean cross-entropy.
-      validation_calibrated_loss: the same, with the logits divided by `temperature`.
-      validation_accuracy: fraction in [0, 1].
-      test_loss: mean cross-entropy.
-      test_calibrated_loss: the same, with the logits divided by `temperature`.
-      test_accuracy: fraction in [0, 1].
-      temperature: the one with the least loss on the validation images; NaN if there are none.
-      weight_norm: ‖θ‖₂ over all parameters.
-    """
-
-    train_loss: Array
-    validation_loss: Array
-    validation_calibrated_loss: Array
-    validation_accuracy: Array
-    test_loss: Array
-    test_calibrated_loss: Array
-    test_accuracy: Array
-    temperature: Array
-    weight_norm: Array
+Examples = Mapping[str, Any]  # "images" float32[n, pixels] and "labels" int32[n]
 
 
 def classifier_run(
@@ -62,9 +27,9 @@ def classifier_run(
 ) -> Run:
     """The run that trains a classifier on minibatches, shuffled anew for every epoch.
 
-    Its data is a `Data`, of which each run draws its own images; its metrics are `Metrics`. An
-    epoch is ⌊n / batch_size⌋ steps; the images left over differ from epoch to epoch. Validation
-    and test labels are right even where training labels are wrong.
+    Its data is a `Data`, of which each run draws its own images; its metrics are `train_loss`
+    and those of `measured`. Validation and test labels are right even where training labels are
+    wrong.
 
     Args:
       optimizer: builds the optimizer from the hyperparameters.
@@ -73,44 +38,52 @@ def classifier_run(
       batch_size: images in a step, at most as many as there are to train on.
       epochs: passes over the training images.
       evaluations: how often the network is evaluated, a divisor of `epochs`; by default after
-        every epoch. An advance is the epochs between two evaluations.
+        every epoch.
 
     Raises:
       ValueError: `evaluations` does not divide `epochs`.
     """
-    graph = graph_of(network)
-    between, rest = divmod(epochs, evaluations or epochs)
-    if rest:
-        raise ValueError(f"{evaluations} evaluations do not divide {epochs} epochs")
 
-    def start(hyperparameters: Hyperparameters, key: jax.Array, data: Data) -> State:
-        key, draw_key = jax.random.split(key)
-        state = initial_state(optimizer, network, hyperparameters, key)
-        return state._replace(drawn=draw(size, draw_key, data.train.labels))
+    def own(key: jax.Array, data: Data) -> dict[str, Examples]:
+        drawn, images = draw(size, key, data.train.labels), data.train.images
+        right = data.train.labels[drawn.validation]
+        return {
+            "train": {"images": Rows(images, drawn.train), "labels": drawn.labels},
+            "validation": {"images": Rows(images, drawn.validation), "labels": right},
+            "test": data.test._asdict(),
+        }
 
-    def epoch(state: State, images: jax.Array) -> tuple[State, jax.Array]:
-        def loss(params, batch):
-            logits = nnx.merge(graph, params)(images[state.drawn.train[batch]])
-            return cross_entropy(logits, state.drawn.labels[batch])
+    return training(
+        network,
+        lambda model, batch: cross_entropy(model(batch["images"]), batch["labels"]),
+        optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        evaluate=measured,
+        evaluations=evaluations,
+        draw=own,
+    )
 
-        key, order_key = jax.random.split(state.key)
-        batches = minibatches(order_key, size.train, batch_size)
-        state, losses = descend(optimizer, loss, state._replace(key=key), batches)
-        return state, losses.mean()
 
-    def advance(state: State, data: Data) -> tuple[State, Metrics]:
-        state, losses = jax.lax.scan(
-            lambda state, _: epoch(state, data.train.images), state, length=between
-        )
-        trained, held_out = nnx.merge(graph, state.params), state.drawn.validation
-        logits, labels = trained(data.train.images[held_out]), data.train.labels[held_out]
-        fitted = temperature(logits, labels)
-        validation = scores(logits, labels, fitted)
-        test = scores(trained(data.test.images), data.test.labels, fitted)
-        norm = optax.tree.norm(state.params)
-        return state, Metrics(losses[-1], *validation, *test, fitted, norm)
+def measured(model: nnx.Module, data: dict[str, Examples]) -> dict[str, jax.Array]:
+    """The scores of a model on images that it was not trained on.
 
-    return Run(start, advance, evaluations or epochs)
+    Returns:
+      Float32 scalars, NaN for an empty split: the losses `validation_loss` and `test_loss`, mean
+      cross-entropies; `validation_calibrated_loss` and `test_calibrated_loss`, the same with the
+      logits divided by `temperature`, which is the one with the least loss on the validation
+      images; `validation_accuracy` and `test_accuracy`, fractions in [0, 1]; and `weight_norm`,
+      ‖θ‖₂ over all parameters.
+    """
+    labels = {split: data[split]["labels"] for split in ("validation", "test")}
+    logits = {split: model(data[split]["images"][:]) for split in labels}
+    fitted = temperature(logits["validation"], labels["validation"])
+    scores = {"temperature": fitted, "weight_norm": optax.tree.norm(nnx.state(model, nnx.Param))}
+    for split, of_split in logits.items():
+        scores[f"{split}_loss"] = cross_entropy(of_split, labels[split])
+        scores[f"{split}_calibrated_loss"] = cross_entropy(of_split / fitted, labels[split])
+        scores[f"{split}_accuracy"] = accuracy(of_split, labels[split])
+    return scores
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -121,11 +94,3 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Fraction of logits float[n, classes] that are largest at the label int[n], a scalar."""
     return (jnp.argmax(logits, -1) == labels).mean()
-
-
-def scores(
-    logits: jax.Array, labels: jax.Array, fitted: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The loss, the loss of the logits divided by the temperature `fitted`, and the accuracy."""
-    calibrated = cross_entropy(logits / fitted, labels)
-    return cross_entropy(logits, labels), calibrated, accuracy(logits, labels)

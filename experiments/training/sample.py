@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+from adamw_jax.sweep.training import permutation
 from experiments.harness.settings import SettingsError
-from experiments.training.loop import permutation
 
 CLASSES = 10
 

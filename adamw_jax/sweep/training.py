@@ -1,0 +1,238 @@
+"""The run that trains a Flax module on minibatches, from a model, a loss and an optimizer.
+
+    def loss(model, batch):
+        logits = model(batch["image"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+    def optimizer(h):
+        return adamw(h["learning_rate"], weight_decay=h["weight_decay"])
+
+    run = training(lambda rngs: MLP(rngs=rngs), loss, optimizer, epochs=20, batch_size=128)
+    results = sweep(run, grid, {"train": {"image": images, "label": labels}})
+
+This is how training usually goes. For any other, write the two functions of a `Run` yourself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamw_jax.sweep.networks import network
+from adamw_jax.sweep.run import Hyperparameters, Run
+
+Metrics = Mapping[str, Any]
+
+
+class TrainingState(NamedTuple):
+    """A training between two advances.
+
+    Attributes:
+      settings: what the optimizer is built from, scalars by name.
+      key: the random key for the rest of the run.
+      params: the parameters of the module.
+      rest: its other arrays.
+      opt_state: the state of the optimizer.
+      draw_key: the key of what the run draws from the data; None if nothing.
+      least: the least value of the metric `best` so far, and the advances since; None without.
+    """
+
+    settings: Hyperparameters
+    key: jax.Array
+    params: Any
+    rest: Any
+    opt_state: optax.OptState
+    draw_key: jax.Array | None
+    least: tuple[jax.Array, jax.Array] | None
+
+
+class Rows:
+    """Some rows of an array, of which only those are copied that are asked for.
+
+    A run that trains on a selection of the data returns this from `draw`: there is one copy of
+    the data for all runs, and each run has its own indices.
+
+    Attributes:
+      array: [n, …].
+      index: int32[rows], the numbers of the rows.
+    """
+
+    def __init__(self, array: jax.Array, index: jax.Array):
+        self.array, self.index = array, index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the rows, (rows, …)."""
+        return (len(self.index), *self.array.shape[1:])
+
+    def __getitem__(self, rows: Any) -> jax.Array:
+        return self.array[self.index[rows]]
+
+
+def training(
+    model: Any,
+    loss: Callable[[Any, Any], jax.Array],
+    optimizer: Callable[[Hyperparameters], optax.GradientTransformation],
+    *,
+    epochs: int,
+    batch_size: int | None,
+    evaluate: Callable[[Any, Any], Metrics] | None = None,
+    evaluations: int | None = None,
+    best: str | None = None,
+    draw: Callable[[jax.Array, Any], Any] | None = None,
+) -> Run:
+    """The run that trains a Flax module on minibatches, which are shuffled anew for every epoch.
+
+    The data of the sweep is a mapping; `data["train"]` is a pytree of arrays whose first axis is
+    that of the examples. An epoch is ⌊n / batch_size⌋ steps; the examples left over differ from
+    epoch to epoch. The metrics are `train_loss`, the mean loss of the last epoch's batches, each
+    before its step, and those of `evaluate`.
+
+    NNX modules are in training mode in the loss, and in evaluation mode in `evaluate`. Linen
+    modules have no mode: pass `train=True` or the like to theirs in the loss. Batch statistics
+    and the random numbers of dropout are taken care of in both.
+
+    Args:
+      model: a Linen module, or a function that makes an NNX module from `rngs=`.
+      loss: `(model, batch) -> float scalar`, the mean over a batch.
+      optimizer: builds the optimizer from the run's settings, which are traced scalars.
+      epochs: passes over the examples, ≥ 1.
+      batch_size: examples in a step, from 1 to n; None for all of them, in their order.
+      evaluate: `(model, data) -> metrics`, real arrays by name.
+      evaluations: how often the model is evaluated, a divisor of `epochs`; by default after
+        every epoch. An advance is the epochs between two evaluations.
+      best: a metric, the less the better, such as "validation_loss". Another metric,
+        `since_best`, then counts the advances since it was least, so that runs can stop early:
+        `sweep(..., until=lambda metrics: metrics["since_best"] >= 5)`.
+      draw: `(key, data) -> data`: makes a run's own data from that of all, for example with
+        `Rows` where it selects examples. It is called in every advance, with the same key.
+
+    Returns:
+      The run; its state is a `TrainingState`.
+
+    Raises:
+      ValueError: `evaluations` does not divide `epochs`; or, in the sweep, `batch_size` is more
+        than the examples, or their arrays differ in the first axis.
+      TypeError: the model is of another kind.
+    """
+    evaluations = epochs if evaluations is None else evaluations
+    if min(epochs, evaluations) < 1:
+        raise ValueError(f"epochs and evaluations are at least 1; got {epochs} and {evaluations}")
+    between, left = divmod(epochs, evaluations)
+    if left:
+        raise ValueError(f"{evaluations} evaluations do not divide {epochs} epochs")
+    net = network(model)
+
+    def own(data: Any, key: Any) -> Any:
+        data = data if draw is None else draw(key, data)
+        if not isinstance(data, Mapping) or "train" not in data:
+            raise ValueError(f'the data of a training has "train" among its names; got {data!r}')
+        return data
+
+    def start(settings: Hyperparameters, key: jax.Array, data: Any) -> TrainingState:
+        key, draw_key = (key, None) if draw is None else jax.random.split(key)
+        key, init_key = jax.random.split(key)
+        batch = taken(own(data, draw_key)["train"], slice(batch_size))
+        params, rest = net.init(init_key, lambda module: loss(module, batch))
+        opt_state = optimizer(settings).init(params)
+        least = None if best is None else (jnp.float32(jnp.inf), jnp.int32(0))
+        return TrainingState(settings, key, params, rest, opt_state, draw_key, least)
+
+    def epoch(state: TrainingState, examples: Any) -> tuple[TrainingState, jax.Array]:
+        tx = optimizer(state.settings)
+
+        def step(carry, given):
+            params, rest, opt_state = carry
+            rows, key = given
+            batch = taken(examples, slice(None) if rows is None else rows)
+
+            def loss_of(params):
+                return net.call(lambda module: loss(module, batch), params, rest, key, True)
+
+            (value, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), rest, opt_state), value
+
+        key, order_key, noise_key = jax.random.split(state.key, 3)
+        rows = None if batch_size is None else minibatches(order_key, count(examples), batch_size)
+        keys = jax.random.split(noise_key, 1 if rows is None else len(rows))
+        carry = state.params, state.rest, state.opt_state
+        (params, rest, opt_state), losses = jax.lax.scan(step, carry, (rows, keys))
+        state = state._replace(key=key, params=params, rest=rest, opt_state=opt_state)
+        return state, losses.mean()
+
+    def advance(state: TrainingState, data: Any) -> tuple[TrainingState, Metrics]:
+        data = own(data, state.draw_key)
+        state, losses = jax.lax.scan(
+            lambda state, _: epoch(state, data["train"]), state, length=between
+        )
+        metrics = {"train_loss": losses[-1]}
+        if (score := evaluate) is not None:
+            use = lambda module: score(module, data)  # noqa: E731
+            measured = net.call(use, state.params, state.rest, state.key, False)[0]
+            if not isinstance(measured, Mapping):
+                raise ValueError(f"evaluate returns metrics by name; it returned {measured!r}")
+            metrics |= measured
+        if best is not None and state.least is not None:
+            least, since = state.least
+            now = jnp.asarray(_named(metrics, best), jnp.float32)
+            since = jnp.where(now < least, 0, since + 1)
+            state = state._replace(least=(jnp.fmin(now, least), since))
+            metrics["since_best"] = since
+        return state, metrics
+
+    return Run(start, advance, evaluations)
+
+
+def _named(metrics: Metrics, name: str) -> Any:
+    if name not in metrics:
+        raise ValueError(f"best = {name!r} is none of the metrics {', '.join(metrics)}")
+    return metrics[name]
+
+
+def taken(examples: Any, rows: Any) -> Any:
+    """Some of the examples, by their numbers or as a slice."""
+    return jax.tree.map(lambda x: x[rows], examples)
+
+
+def count(examples: Any) -> int:
+    """How many examples there are.
+
+    Raises:
+      ValueError: their arrays do not say the same.
+    """
+    counts = sorted({x.shape[0] for x in jax.tree.leaves(examples)})
+    if len(counts) != 1:
+        listed = " and ".join(map(str, counts)) or "none"
+        raise ValueError(f"the arrays of the examples must be equally long; they have {listed}")
+    return counts[0]
+
+
+def minibatches(key: jax.Array, n: int, batch_size: int) -> jax.Array:
+    """Shuffles n examples into batches of their numbers, int32[⌊n / batch_size⌋, batch_size].
+
+    Which examples are left over differs from key to key.
+
+    Raises:
+      ValueError: there is not even one batch.
+    """
+    if batch_size > n:
+        raise ValueError(f"batch_size = {batch_size} is more than the {n} examples")
+    return permutation(key, n)[: n - n % batch_size].reshape(-1, batch_size)
+
+
+def permutation(key: jax.Array, n: int) -> jax.Array:
+    """A random order of 0, …, n − 1, int32[n].
+
+    `jax.random.permutation` sorts pairs, which takes a CPU several times as long as sorting
+    integers that hold random bits above and the index below. Where the random bits tie, the
+    first of two sorts keeps the order of the indices, and the second that of the first sort.
+    """
+    low = jnp.uint32((1 << (n - 1).bit_length()) - 1)
+    index, order = jnp.arange(n, dtype=jnp.uint32), jnp.arange(n)
+    for each in jax.random.split(key):
+        high = jax.random.bits(each, (n,)) & ~low
+        order = order[jnp.sort(high | index) & low]
+    return order
