@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "docs.notebooks",
     "docs.sliders",
 ]
 root_doc = "docs/index"

@@ -1,7 +1,9 @@
 """The site that `make docs` builds: what it covers, where its links lead, what it loads."""
 
 import inspect
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.pyplot as plt
 import pytest
+from test_course import LESSONS, cells, run
 from test_family_table import TABLE, make
 
 import adamw_jax
@@ -65,7 +69,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def site(tmp_path_factory):
     """Builds the site without executing the lessons, whose cells another test executes."""
     pytest.importorskip("sphinx")
     folder = tmp_path_factory.mktemp("site")
@@ -73,7 +77,12 @@ def pages(tmp_path_factory):
     command = [sys.executable, "-m", "sphinx", *options, "-d", folder / "doctrees", ".", folder]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
-    return {file: Page(file) for file in folder.rglob("*.html")}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {file: Page(file) for file in site.rglob("*.html")}
 
 
 @pytest.mark.slow
@@ -91,10 +100,25 @@ def test_every_link_within_the_site_leads_somewhere(pages):
 
 
 @pytest.mark.slow
-def test_no_page_loads_anything_from_elsewhere(pages):
+def test_no_page_loads_anything_from_elsewhere(pages, site):
     for file, page in pages.items():
         for address in page.loads:
             assert address.startswith("data:") or not urlsplit(address).netloc, (file, address)
-    folder = min(pages, key=lambda file: len(file.parts)).parent
-    for style in folder.rglob("*.css"):
+    for style in site.rglob("*.css"):
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text()), style
+
+
+@pytest.mark.slow
+def test_the_archive_has_the_lessons_as_notebooks_that_run(site, tmp_path, monkeypatch):
+    shutil.unpack_archive(site / "docs/course/notebooks.zip", tmp_path)
+    made = sorted(tmp_path.glob("course/*.ipynb"))
+    assert [file.stem for file in made] == [lesson.stem for lesson in LESSONS]
+    for file, lesson in zip(made, LESSONS, strict=True):
+        code = [c for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
+        assert ["".join(cell["source"]) + "\n" for cell in code] == cells(lesson)
+    monkeypatch.chdir(tmp_path / "course")
+    plt.switch_backend("Agg")
+    names = {}
+    for cell in cells(LESSONS[-1]):  # which reads the kept runs
+        run(cell, names)
+    plt.close("all")
