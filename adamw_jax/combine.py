@@ -179,6 +179,9 @@ def check_transformations(name: str, parts: Iterable[Any]) -> None:
     for part in parts:
         # By its methods, as Optax does: optax.MultiSteps is not a GradientTransformation.
         if not (callable(getattr(part, "init", None)) and callable(getattr(part, "update", None))):
+            got = repr(part)
+            if "\n" in got:  # a whole nnx.Optimizer
+                got = f"an object of type {type(part).__name__}"
             raise ValueError(
-                f"{name} takes gradient transformations (pairs of init and update), got {part!r}"
+                f"{name} takes gradient transformations (pairs of init and update), got {got}"
             )

@@ -22,8 +22,9 @@ def flat(equations, rule):
     lines, values = [], dict(equations.values)
     for line in equations.lines:
         if isinstance(line, Group) and line.rule == rule:
-            lines += line.lines
-            values |= line.values
+            inside, known = flat(line, rule)
+            lines += inside
+            values |= known
         elif not isinstance(line, Group):
             lines.append(line)
     return lines, values
@@ -32,7 +33,9 @@ def flat(equations, rule):
 def evaluated(equations, θ, gradients, rule=None, mask=None):
     """All that has a name, after every step, in float64 from the very trees that are printed."""
     lines, values = flat(equations, rule)
-    known = FUNCTIONS | {name: remade(value) for name, value in values.items()} | {"mask": mask}
+    known = FUNCTIONS | {name: remade(value) for name, value in values.items()}
+    if mask is not None:
+        known["mask"] = mask
     memory = {line.name: np.zeros_like(θ) for line in lines} | {"θ": θ}
     for t, g in enumerate(gradients, 1):
         memory |= {"t": t, "g": g}

@@ -73,7 +73,7 @@ def test_every_group_has_its_own_rule(run):
 product, shortfall = lambda a, b: a * b, lambda a, b: a - 2 * b
 
 # Compositions that nobody wrote. Their pieces are continuous, so that rounding does not matter.
-rates = st.sampled_from([0.1, 0.5, 0.9])
+rates, falling = st.sampled_from([0.1, 0.5, 0.9]), lambda step: 0.5 ** jnp.asarray(step, float)
 pieces = st.one_of(
     st.just(aj.chain()),
     st.builds(aj.momentum, rates, nesterov=st.booleans()),
@@ -87,6 +87,8 @@ pieces = st.one_of(
     st.builds(aj.proximal_weight_decay, rates),
     st.builds(aj.scale_by_learning_rate, rates | st.just(1), flip_sign=st.booleans()),
     st.builds(aj.temporal_average, rates),
+    st.builds(aj.decoupled_weight_decay, rates, mask=st.none() | st.booleans()),
+    st.builds(aj.decayed_per_step, st.just(aj.gd(0.5)), rates, st.just(falling)),
     st.builds(aj.adamw, rates, rates, rates, eps=st.just(0.1), nesterov=st.booleans()),
 )
 merges = st.sampled_from(
@@ -97,6 +99,7 @@ compositions = st.recursive(
     lambda parts: (
         st.lists(parts, max_size=3).map(lambda parts: aj.chain(*parts))
         | st.builds(aj.parallel, parts, parts, merge=merges)
+        | parts.map(lambda part: aj.partition({"*": part}))
     ),
     max_leaves=6,
 )
@@ -105,7 +108,8 @@ compositions = st.recursive(
 @given(compositions)
 @settings(max_examples=60)
 def test_any_composition_writes_what_it_does(tx):
-    check(tx, np.array([1.0, -0.5]), np.array([[0.5, 2.0], [-1.0, 0.25], [1.5, -1.0]]))
+    gradients = np.array([[0.5, 2.0], [-1.0, 0.25], [1.5, -1.0]])
+    check(tx, np.array([1.0, -0.5]), gradients, rule="path('*')")
 
 
 def test_what_is_remembered_after_the_step_sees_what_was_before_it(run):
@@ -222,6 +226,22 @@ def test_groups():
     ]
 
 
+def test_what_follows_groups_has_other_names_than_theirs(run):
+    """Else m would be remembered by two pieces at once."""
+    tx = aj.chain(aj.partition({"*": aj.momentum(0.8)}), aj.momentum(0.5))
+    assert written(tx, values=True) == [
+        "for path('*'):",
+        "  m ← m + (1 − β₁)(g − m)",
+        "  u ← m",
+        "  β₁ = 0.8",
+        "m₂ ← m₂ + (1 − β₂)(u − m₂)",
+        "θ ← θ + m₂",
+        "β₂ = 0.5",
+    ]
+    check(tx, *run, rule="path('*')")
+    check(aj.chain(aj.partition({"*": aj.partition({"*": tx})}), tx), *run, rule="path('*')")
+
+
 def test_of_another_librarys_transformation_the_name_is_known():
     tx = aj.chain(aj.scale_by_adam(), optax.scale_by_trust_ratio(), aj.scale_by_learning_rate(0.1))
     assert written(tx)[4:] == [
@@ -321,6 +341,17 @@ def test_signs_move_outwards_and_cancel():
     assert written(aj.parallel(aj.chain(), down, merge=jnp.add)) == ["θ ← θ + g − α g"]
     groups = {"*": aj.decayed_per_step(aj.gd(0.1), 0.2, 0.5)}
     assert written(aj.partition(groups))[1] == "  u ← −η (α g + λ θ)"
+    decays = aj.chain(aj.gd(0.3), aj.decoupled_weight_decay(0.2))
+    assert written(decays) == ["θ ← θ − α g + λ θ"]
+    merged = {merge: written(aj.parallel(down, decays, merge=merge))[-1] for merge in SIGNED}
+    assert merged == SIGNED
+
+
+SIGNED = {
+    jnp.add: "θ ← θ − α g − η g + λ θ",
+    jnp.subtract: "θ ← θ − α g − (−η g + λ θ)",
+    jnp.multiply: "θ ← θ − α g (−η g + λ θ)",
+}
 
 
 def test_arrays_are_not_read():

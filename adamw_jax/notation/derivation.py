@@ -130,9 +130,14 @@ class Derivation:
 
     def _partition(self, call: Call) -> ast.expr:
         (place,), result = call.inputs.values(), self.symbols.new("u")
+        inside = Symbols()
         for rule, part in call.arguments["groups"].items():
             group = Derivation(remade(part), self.names[place], result, Symbols(self.symbols))
             self.lines.append(Group(str(as_rule(rule)), group.lines, group.values))
+            inside |= group.symbols
+        # Groups may use the same names, since each is for other parameters; what follows may not.
+        for name in inside.keys() - self.symbols.keys():
+            self.symbols[name] = object()
         return variable(result)
 
     def _made_of(self, target: str, call: Call) -> str:

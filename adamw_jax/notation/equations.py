@@ -63,7 +63,7 @@ class Equations:
         found, calls = [], []
         for symbol, value in self.values.items():
             text = style.word(" ".join(shown(value).strip("<>").split()))
-            if isinstance(value, numbers.Real):
+            if isinstance(value, numbers.Real) and not isinstance(value, bool):
                 text = style.number(float(value))
             if not symbol.startswith(name_of(value)):
                 found.append(f"{style.symbol(symbol)} = {text}")
@@ -87,8 +87,9 @@ def equations(optimizer: optax.GradientTransformation, *, values: bool = False) 
     The lines are in the order in which they are computed. θ is a parameter, g its gradient and
     t the number of the step, from 1; what is remembered from one step to the next is 0 at first.
     A schedule is a function of t − 1. For complex parameters, g² means |g|². `1[…]` is 1 where a
-    condition or a mask holds and 0 elsewhere. Of a transformation from another library only the
-    name is known, and of a piece that has no entry in `adamw_jax.notation.FORMULAS`.
+    condition or a mask holds and 0 elsewhere; `mean` is over all numbers of a parameter's array. Of
+    a transformation from another library only the name is known, and of a piece that has no entry
+    in `adamw_jax.notation.FORMULAS`.
 
     Args:
       optimizer: any Optax transformation.

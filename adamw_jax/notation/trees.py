@@ -44,10 +44,18 @@ class _Simplification(ast.NodeTransformer):
 
     def visit_BinOp(self, node):
         match self.generic_visit(node):
+            case ast.BinOp(ast.UnaryOp(ast.USub(), x), ast.Mult(), ast.UnaryOp(ast.USub(), y)):
+                return ast.BinOp(x, ast.Mult(), y)
             case ast.BinOp(a, ast.Mult(), ast.UnaryOp(ast.USub(), x)):
                 return ast.UnaryOp(ast.USub(), ast.BinOp(a, ast.Mult(), x))
+            case ast.BinOp(ast.UnaryOp(ast.USub(), x), ast.Mult(), y):
+                return ast.UnaryOp(ast.USub(), ast.BinOp(x, ast.Mult(), y))
             case ast.BinOp(a, ast.Add(), ast.UnaryOp(ast.USub(), x)):
                 return ast.BinOp(a, ast.Sub(), x)
+            case ast.BinOp(a, ast.Sub(), ast.UnaryOp(ast.USub(), x)):
+                return ast.BinOp(a, ast.Add(), x)
             case ast.BinOp(ast.Name(a), ast.Add(), ast.BinOp(x, ast.Sub(), ast.Name(b))) if a == b:
                 return x
+            case ast.BinOp(a, ast.Add(), ast.BinOp(x, ast.Add() | ast.Sub() as sign, b)):
+                return self.visit_BinOp(ast.BinOp(ast.BinOp(a, ast.Add(), x), sign, b))
         return node
