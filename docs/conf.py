@@ -30,7 +30,7 @@ extensions = [
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "experiments/README.md"]
-exclude_patterns = [".*", "outputs", "build", "dist", "data", "docs/course/solutions"]
+exclude_patterns = [".*", "outputs", "build", "dist", "data", "docs/course/solutions", "**.ipynb"]
 nitpicky = True
 
 html_title = "adamw_jax"

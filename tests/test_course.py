@@ -113,10 +113,15 @@ def test_the_readers_adamw_trains_a_network(solutions, capsys):
     assert float(loss) < 1e-4 and abs(float(slope) - 2) < 0.02
 
 
-def test_the_cosine_of_the_solutions_is_the_usual_one(notebook, solutions):
-    for cell in cells(COURSE / "09-schedules.md"):
+def test_the_last_question_has_the_answer_of_the_study(notebook, solutions):
+    for cell in cells(COURSE / "10-the-talks-question.md"):
         run(cell, notebook)
-    assert notebook["verdict"](solutions["cosine"]).startswith("✓")
+    lead = solutions["lead_without_schedule"](notebook["read"], notebook["stopped"])
+    study = (COURSE.parent / "study.md").read_text()
+    assert f"{lead.mean():+.2f}" == re.search(r"accuracy, constant rate \| (\S+) ", study)[1]
+    assert notebook["p_value"](lead) > 0.5
+    few = notebook["differences"][:10]
+    assert abs(solutions["p_value"](few) - notebook["p_value"](few)) < 0.02
 
 
 @pytest.mark.parametrize("exercise, wrong, words", WRONG, ids=lambda x: getattr(x, "__name__", ""))

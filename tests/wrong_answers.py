@@ -1,5 +1,9 @@
 """Wrong answers to the exercises of the course, and words that their verdicts must hold."""
 
+import itertools
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -126,6 +130,44 @@ def machine(function):
     return lambda λ: (lambda θ: (), lambda state, u, θ: (state, function(u, θ, λ)))
 
 
+def in_place(b1):
+    def step(m, g):
+        m *= b1
+        m += (1 - b1) * g
+        return m, m
+
+    return step
+
+
+def lost_states(*machines):
+    def step(states, u, θ):
+        for (_, step), state in zip(machines, states, strict=False):
+            _, u = step(state, u, θ)
+        return states, u
+
+    return lambda θ: (), step
+
+
+def merges_a_list(*machines, merge):
+    return side_by_side()(*machines, merge=lambda *outs: merge(outs))
+
+
+def cosine(rate):
+    """A schedule made from `(first, steps, step) -> rate`."""
+    return lambda first, steps: lambda step: rate(first, steps, step)
+
+
+def after_the_scaling(α, b1, b2, eps, λ):
+    """AdamW as chain(adam, l2)."""
+    init, step = adam()(α, b1, b2, eps)
+
+    def decayed(state, u, θ):
+        state, u = step(state, u, θ)
+        return state, u + λ * θ
+
+    return init, decayed
+
+
 WRONG = [
     ("gradient_step", lambda θ, g, α: None, "returned None"),
     ("gradient_step", lambda θ, g, α: θ + g * α, "yours climbs"),
@@ -146,7 +188,7 @@ WRONG = [
     ("momentum", average(lambda b, m, g: (b * m + (1 - b) * g, g)), "the update is the gradient"),
     ("momentum", average(lambda b, m, g: (b * m + (1 - b) * g, m)), "from before this gradient"),
     ("momentum", average(lambda b, m, g: both(m + (1 - b) * g)), "does not fade"),
-    ("momentum", keeps_it_elsewhere, "step is not pure"),
+    ("momentum", keeps_it_elsewhere, "is not pure: called twice"),
     ("momentum", branches, "jax.lax.scan(momentum(0.9), …) raised TracerBoolConversionError"),
     ("momentum", misspelt, "name 'beta' is not defined in the line: m = beta * m + (1 - b1) * g"),
     ("second_moment", average(lambda b, v, g: both(b * v + g**2)), "a sum and not an average"),
@@ -229,5 +271,57 @@ WRONG = [
         "descend",
         lambda *run: np.array([float(x) for x in runs()(*run)]),
         "jax.vmap over θ of descend(momentum, …) raised",
+    ),
+    ("gradient_step", lambda θ, g, α: (θ - α * g, ()), "number or an array, and it returned (0.9"),
+    ("gradient_step", 0.9, "must be a function, and it is 0.9: name it without calling it"),
+    ("gradient_step", lambda g, θ, α: θ - α * g, "have changed places"),
+    ("momentum", in_place, "m *= b1 changes the old m"),
+    ("momentum", average(lambda b, m, g: [m, g]), "the tuple (new state, update), and it ret"),
+    ("momentum", average(lambda b, m, g: both(float(m) * b + (1 - b) * g)), "also work on vectors"),
+    ("momentum", average(lambda b, m, g: both(b * (m + g))), "b1 multiplies the gradient, too"),
+    (
+        "second_moment",
+        average(lambda b, v, g: both(b * v + (1 - b) * np.dot(g, g))),
+        "v of its own",
+    ),
+    ("bias_correction", average(lambda b, t, x: (t + 1, x / 1 - b ** (t + 1))), "in parentheses"),
+    ("bias_correction", average(lambda b, t, x: (t + 1, x)), "x comes back as it is"),
+    ("ratio", lambda eps: lambda m, v: m / (math.sqrt(v) + eps), "the place of math.sqrt"),
+    ("ratio", lambda eps: lambda v, m: m / (v**0.5 + eps), "m and v have changed places"),
+    ("chain", lost_states, "init must make a state for each"),
+    ("parallel", merges_a_list, "missing 1 required positional argument: 'b'"),
+    ("adam", adam(weights=lambda b, t: 1 - b**t if b == 0.9 else 1), "only m is corrected"),
+    ("adam", adam(out=lambda r, θ, α, λ: θ - α * r), "this is the new weight"),
+    ("l2", machine(lambda u, θ, λ: u + λ * θ * u), "multiplied by the gradient"),
+    ("l2", lambda λ: (lambda θ: θ, lambda s, u, θ: (s, u + λ * s)), "that which init saw"),
+    ("adamw", after_the_scaling, "stands behind the stage that multiplies by −α"),
+    ("adamw", adam(out=lambda r, θ, α, λ: -α * (r + α * λ * θ)), "multiplied by α twice"),
+    ("descend", lambda *run: list(runs()(*run)), "4 values of θ, and it returned [3, 1.5"),
+    ("descend", lambda *run: (run[2], runs()(*run)), "it returned (3, [3, 1.5, 0.75, 0.375])"),
+    (
+        "descend",
+        lambda machine, g, θ, steps: jax.lax.scan(lambda θ, _: ((θ, 0), θ), θ, length=steps),
+        "but they differ: The input carry",
+    ),
+    ("cosine", cosine(lambda first, n, t: first * (1 + jnp.cos(np.pi * min(t, n) / n))), "1 to −1"),
+    (
+        "cosine",
+        cosine(lambda first, n, t: first * (0.5 + 0.5 * math.cos(math.pi * min(t, n) / n))),
+        "jnp.cos in the place of math.cos",
+    ),
+    (
+        "cosine",
+        cosine(lambda first, n, t: first * (0.5 + 0.5 * jnp.cos(jnp.pi * t / n))),
+        "the rate rises again: it should stay at zero",
+    ),
+    ("cosine", lambda first, steps: first, "must return a function, and it returned 1."),
+    ("p_value", lambda d: float(np.mean(d) > 0), "goes wrong"),
+    ("p_value", lambda d: (0.5, d), "must return a number or an array"),
+    (
+        "p_value",
+        lambda d: np.mean(
+            [np.dot(s, d) >= np.sum(d) for s in itertools.product([1, -1], repeat=len(d))]
+        ),
+        "a mean as far below zero counts, too",
     ),
 ]

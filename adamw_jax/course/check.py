@@ -4,11 +4,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from adamw_jax.course.complaints import Complaint, shown
 from adamw_jax.course.compositions import COMPOSITIONS
 from adamw_jax.course.exercise import Exercise
 from adamw_jax.course.pieces import PIECES
 from adamw_jax.course.runs import RUNS
-from adamw_jax.course.trials import Complaint, Trial, agree, same, shown
+from adamw_jax.course.trials import Trial, agree, same
 
 WIDTH = 88  # of a message, in characters
 EXERCISES = PIECES | COMPOSITIONS | RUNS
@@ -49,6 +50,9 @@ def check(exercise: str, solution: Any) -> Verdict:
         raise ValueError(f"there is no exercise {exercise!r}; there are {', '.join(EXERCISES)}")
     asked = EXERCISES[exercise]
     try:
+        if not callable(solution):
+            wrong = f"must be a function, and it is {solution!r}: name it without calling it."
+            raise Complaint(f"the solution {wrong}")
         wrong = _first_difference(asked, solution)
     except Complaint as complaint:
         wrong = f"{complaint}\n\nAsked for: {asked.form}"

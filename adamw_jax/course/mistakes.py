@@ -83,6 +83,7 @@ def adamw(
     sign: float = -1,
     rate: bool = True,
     shared: bool = False,
+    adds: bool = False,
 ) -> Any:
     """Adam with slips; `decays` says where and how the weights enter."""
 
@@ -99,8 +100,17 @@ def adamw(
             )
             a, b = np.divide(m, c1), np.divide(v, c1 if shared else c2)
             ratio = a / np.sqrt(b + eps) if root == "inside" else a / (np.sqrt(b) + eps)
-            after = {"per step": λ * θ / α, "upwards": -λ * θ, "times α": λ * θ}.get(decays, 0)
-            return (m, v, t), sign * (α if rate else 1.0) * (ratio + after)
+            after = {
+                "times α": λ * θ,
+                "per step": λ * θ / α,
+                "upwards": -λ * θ,
+                "behind": -λ * θ / α,
+                "times α²": α * λ * θ,
+                "times the ratio": λ * θ * ratio,
+                "in a branch": λ * θ / (np.sqrt(b) + eps),
+            }.get(decays, 0)
+            update = sign * (α if rate else 1.0) * (ratio + after)
+            return (m, v, t), θ + update if adds else update
 
         return lambda θ: (0.0, 0.0, 0), step
 

@@ -47,7 +47,7 @@ def _steps(
 
 
 def _ratio(merge: Callable[..., Any]) -> Any:
-    return lambda eps: lambda m, v: merge(np.float64(m), np.float64(v), eps)
+    return lambda eps: lambda m, v: merge(m, v, eps)
 
 
 PIECES = {
@@ -64,6 +64,7 @@ PIECES = {
                 lambda θ, g, α: θ + α * g
             ),
             "the step is α g; yours has the length of the gradient itself.": lambda θ, g, α: θ - g,
+            "θ and g have changed places.": lambda θ, g, α: g - α * θ,
             "this is the step alone; it is still to be taken from θ.": lambda θ, g, α: α * g,
             "this is the step alone; it is still to be added to θ.": lambda θ, g, α: -α * g,
         },
@@ -72,7 +73,7 @@ PIECES = {
     "momentum": Exercise(
         form=f"momentum(b1) returns {STEP.format('m', 'g')}",
         reference=_stepping(aj.momentum, aj.MomentumState),
-        **_steps("momentum", (0.9, 0.5), 0.0, jnp.zeros(2)),
+        **_steps("momentum", (0.9, 0.5), 0.0, np.zeros(2)),
         mistakes={
             "the gradient enters with weight 1, so that m is a sum and not an average: multiply "
             "it by 1 − b1.": mistakes.average(lambda b: b, lambda b, g: g),
@@ -93,6 +94,14 @@ PIECES = {
             "the gradient is squared: that is the second moment.": (
                 mistakes.average(lambda b: b, lambda b, g: (1 - b) * g**2)
             ),
+            "m starts at 0, and the first gradient enters with weight 1 − b1 like every other. "
+            "(Lesson 4 is about what that does.)": (
+                lambda b: lambda m, g: (g, g) if np.all(m == 0) else (b * m + (1 - b) * g,) * 2
+            ),
+            "b1 multiplies the gradient, too: only the old m is multiplied by b1, and the gradient "
+            "by 1 − b1.": mistakes.average(lambda b: b, lambda b, g: b * g),
+            "1 − b1 multiplies the old m, too: only the gradient is multiplied by 1 − b1, and the "
+            "old m by b1.": mistakes.average(lambda b: 1 - b, lambda b, g: (1 - b) * g),
         },
         achieved="it is a pure function, a loop and scan fold it alike, and along every sequence "
         "of gradients it gives what adamw_jax.momentum gives.",
@@ -100,7 +109,7 @@ PIECES = {
     "second_moment": Exercise(
         form=f"second_moment(b2) returns {STEP.format('v', 'g')}",
         reference=_stepping(aj.second_moment, aj.SecondMomentState),
-        **_steps("second_moment", (0.9, 0.5), 0.0, jnp.zeros(2)),
+        **_steps("second_moment", (0.9, 0.5), 0.0, np.zeros(2)),
         mistakes={
             "the square enters with weight 1, so that v is a sum and not an average: multiply it "
             "by 1 − b2.": mistakes.average(lambda b: b, lambda b, g: g**2),
@@ -120,6 +129,15 @@ PIECES = {
                         (b * v + (1 - b) * g**2) ** 0.5,
                     )
                 )
+            ),
+            "the update is the gradient over the root already; here it is the new v alone.": (
+                lambda b: lambda v, g: (b * v + (1 - b) * g**2, g / np.sqrt(b * v + (1 - b) * g**2))
+            ),
+            "this averages |g|; the second moment averages g².": (
+                mistakes.average(lambda b: b, lambda b, g: (1 - b) * abs(g))
+            ),
+            "the squares of all coordinates are summed up; each coordinate has a v of its own.": (
+                mistakes.average(lambda b: b, lambda b, g: (1 - b) * np.sum(np.square(g)))
             ),
             "every update looks like the first one: v is computed, but the old v is returned as "
             "the state.": mistakes.average(lambda b: b, lambda b, g: (1 - b) * g**2, forgets=True),
@@ -155,6 +173,16 @@ PIECES = {
             "this divides by 1 − b·t; t is an exponent.": (
                 mistakes.correction(lambda b, t: 1 - b * t)
             ),
+            "x comes back as it is: divide it by 1 − bᵗ.": mistakes.correction(lambda b, t: 1),
+            "this is x minus bᵗ: x / 1 − bᵗ divides by 1. Put the divisor in parentheses.": (
+                lambda b: lambda t, x: (t + 1, x - b ** (t + 1))
+            ),
+            "the correction is late by a step: in the first step t is 1 already.": (
+                mistakes.correction(lambda b, t: 1 - b ** max(t - 1, 1) if t > 1 else 1)
+            ),
+            "the count runs ahead: in the first step t is 1, not 2.": (
+                mistakes.correction(lambda b, t: 1 - b ** (t + 1))
+            ),
         },
         achieved="it divides by the sum of the weights, from the first step on, as "
         "adamw_jax.bias_correction does.",
@@ -170,6 +198,7 @@ PIECES = {
                 (1e-8, 0.0, 0.0),
                 (0.5, 3.0, 4.0),
                 (1.0, 2.0, 0.0),
+                (1e-8, [3.0, -1.0], [4.0, 0.25]),
             ]
         ],
         compiled=[],
@@ -186,6 +215,15 @@ PIECES = {
             "the ratio is upside down.": _ratio(lambda m, v, eps: np.sqrt(v) / (m + eps)),
             "the root is taken of m, too; m already has the unit of a gradient.": (
                 _ratio(lambda m, v, eps: np.sqrt(m) / (np.sqrt(v) + eps))
+            ),
+            "m and v have changed places: m is divided by the root of v.": (
+                _ratio(lambda m, v, eps: v / (np.sqrt(m) + eps))
+            ),
+            "the sign is turned here already; it is turned once, at the end, by −α.": (
+                _ratio(lambda m, v, eps: -m / (np.sqrt(v) + eps))
+            ),
+            "eps is only the least value of the divisor; it should be added to the root.": (
+                _ratio(lambda m, v, eps: m / np.maximum(np.sqrt(v), eps))
             ),
             "this multiplies by the root; it should divide by it.": (
                 _ratio(lambda m, v, eps: m * (np.sqrt(v) + eps))
