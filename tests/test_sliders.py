@@ -1,9 +1,12 @@
 """The lessons' sliders, driven in a browser, show the numbers of their tables."""
 
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from docs.course import tables
@@ -133,6 +136,42 @@ def test_a_touch_of_a_cell_of_a_map_moves_the_sliders_there(browser, table):
 def test_a_table_says_what_the_kept_runs_say(make):
     path = tables.TABLES / f"{make.__name__.replace('_', '-')}.json"
     assert json.loads(path.read_text()) == make()
+
+
+def test_every_table_is_in_a_lesson():
+    lessons = "".join(file.read_text() for file in sorted((DOCS / "course").glob("[0-9]*.md")))
+    shown = re.findall(r"^```\{sliders\} (\S+)$", lessons, re.MULTILINE)
+    assert sorted(shown) == [path.stem for path in TABLES]
+
+
+def test_the_lessons_say_what_the_maps_show():
+    def numbers(name, key):
+        """Of each panel, by the values of its sliders."""
+        table = json.loads((tables.TABLES / f"{name}.json").read_text())
+        for panel in table["panels"]:
+            axes = [table["sliders"][i]["values"] for i in panel["over"]]
+            yield dict(zip(itertools.product(*axes), panel["numbers"][key], strict=True))
+
+    times_rate, per_step = numbers("conventions", "test error, %")
+    rates = sorted({rate for rate, _ in times_rate})
+    assert times_rate[0.001, 3] == per_step[0.001, 0.003]
+    over_rates = [times_rate[rate, 3] for rate in rates]
+    assert (round(min(over_rates), 1), round(max(over_rates), 1)) == (17.4, 18.6)
+    assert [round(per_step[rate, 0.003]) for rate in (rates[0], rates[-1])] == [27, 24]
+    assert (round(times_rate[1e-4, 0.03]), round(per_step[1e-4, 0.03])) == (18, 85)
+
+    right, wrong = numbers("rate-and-decay", "test error, %")
+    loss, _ = numbers("rate-and-decay", "test loss")
+    assert {round(right[0.001, decay]) for decay in (0.03, 0.1, 0.3, 1, 3)} == {15}
+    assert (round(loss[0.001, 0.03], 2), round(loss[0.001, 3], 2)) == (0.59, 0.43)
+    assert (round(wrong[0.001, 0.03]), round(wrong[0.001, 3])) == (25, 18)
+    for panel in right, wrong, loss:
+        assert panel[0.001, 3] < panel[0.001, 10] < panel[0.001, 30]
+    for panel in right, wrong:
+        assert np.ptp([panel[rate, 3] for rate in rates]) < 2
+        for rate in rates:
+            best = min(panel[each] for each in panel if each[0] == rate)
+            assert round(panel[rate, 3] - best, 2) <= 1
 
 
 def test_a_panel_has_a_value_for_every_place_of_its_sliders():
