@@ -60,6 +60,7 @@ def answer(law: Law, cells: Sequence[Cell]) -> str:
     same = (low > 1 / SAME) & (high < SAME)
     differs = ~same & ((low > 1) | (high < 1))
     verdict = "not" if differs[:2].any() else "about" if same[:2].all() else "perhaps not"
+    rooted = changes[0] * ratios[0] ** (law.exponents[2] / 2)
     batch, images, rate = (
         f"{x:.2g} [{a:.2g}, {b:.2g}]" for x, a, b in zip(changes, low, high, strict=True)
     )
@@ -67,7 +68,8 @@ def answer(law: Law, cells: Sequence[Cell]) -> str:
         f"AdamW's best timescale in epochs is {verdict} the same for all: with {ratios[0]:.3g} "
         f"times the batch size it is {batch} times as long, with {ratios[1]:.3g} times the images "
         f"{images} times, and with {ratios[2]:.3g} times the learning rate {rate} times, all else "
-        "being equal."
+        f"being equal. If the learning rate goes with the root of the batch size, {ratios[0]:.3g} "
+        f"times the batch size makes it {rooted:.2g} times as long."
     )
 
 
@@ -160,17 +162,22 @@ def _figure(
     axes[0].set_ylabel("loss above the least, %", loc="top")
     for axis in axes[1:]:
         axis.tick_params(labelleft=False)
-    ratios, (batch, images, _) = _ratios(cells), _ratios(cells) ** law.exponents
-    title = (
-        f"{ratios[0]:.3g} times the batch size makes the best timescale {batch:.2g} times as long, "
-        f"and {ratios[1]:.3g} times the images {images:.2g} times"
-    )
+    found = ", ".join(_best(panel) for panel in panels)
+    title = f"The best timescale, in epochs: {found}"
     caption = (
         "Calibrated validation loss over the timescale of the decay, at the best learning rate of "
         "each batch size; means over the seeds. Star: the best timescale; bar: those that seeds "
         "cannot tell from it. ∞ is no decay."
     )
     return Figure("timescale", title, figure, caption)
+
+
+def _best(panel: Sequence[tuple[Cell, Choice]]) -> str:
+    """The best τ with a number of images, from the least to the largest over batch sizes."""
+    found = sorted(choice.timescale for _, choice in panel)
+    least, largest = f"{found[0]:.2g}", f"{found[-1]:.2g}"
+    between = least if least == largest else f"{least} to {largest}"
+    return f"{between} with {panel[0][0].images:,} images"
 
 
 def _panel(axis: Any, panel: Sequence[tuple[Cell, Choice]], timescales: Sequence[float]) -> None:
