@@ -192,6 +192,8 @@ def _foreign(tx: Any) -> str:
 
 def _maker(function: Callable[..., Any]) -> str:
     """The name of the outermost function in whose call `function` was made."""
+    if isinstance(function, functools.partial):
+        return _maker(function.func)
     name = getattr(function, "__name__", type(function).__name__)  # all that a jnp.ufunc has
     name = getattr(function, "__qualname__", name)
     return name.partition(".<locals>")[0]

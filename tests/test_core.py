@@ -1,6 +1,7 @@
 """An optimizer is a value that one can read, print, copy and compare."""
 
 import copy
+import functools
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ def test_prints_the_call_without_its_defaults(text, value):
 def test_arrays_tracers_schedules_and_functions_print_as_such():
     assert "(<array float32[]>)" in repr(aj.gd(jnp.float32(0.1)))
     assert "(<cosine_decay_schedule>)" in repr(aj.gd(optax.cosine_decay_schedule(0.1, 10)))
+    assert "(<decays_matrices>)" in repr(aj.gd(functools.partial(decays_matrices)))
     masked = aj.decoupled_weight_decay(0.1, mask=decays_matrices)
     assert repr(masked) == "decoupled_weight_decay(0.1, mask=<decays_matrices>)"
     printed = []

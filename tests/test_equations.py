@@ -250,6 +250,11 @@ def test_of_another_librarys_transformation_the_name_is_known():
         "θ ← θ − α u₂",
     ]
     assert written(optax.clip(1.0)) == ["u ← optax clip(g)", "θ ← θ + u"]
+    assert written(aj.chain(optax.clip(1.0), optax.clip(2.0))) == [
+        "u ← optax clip(g)",
+        "u₂ ← optax clip_2(u)",
+        "θ ← θ + u₂",
+    ]
 
 
 def test_functions_of_users():

@@ -83,7 +83,7 @@ def test_every_value_has_a_column_of_its_own():
     tx = aj.chain(m, m, squares, squares, aj.chain(aj.gd(0.1), aj.temporal_average(0.5)))
     values = aj.inner_values(tx, 0.0, [2.0])
     assert {name: column.item() for name, column in values.columns.items()} == pytest.approx(
-        {"t": 1, "θ": 0, "g": 2, "m": 1, "m₂": 0.5, "square": 0.25, "square2": 0.0625}
+        {"t": 1, "θ": 0, "g": 2, "m": 1, "m₂": 0.5, "square": 0.25, "square_2": 0.0625}
         | {"θ̄": -0.00625, "Δθ": -0.00625}
     )
 

@@ -27,7 +27,7 @@ class Symbols(dict[str, Hashable]):
         Without a number, as the β of a bias correction is wanted, any number will do: it is the
         last β with that meaning.
         """
-        same = re.compile(re.escape(wanted) + r"\d*")
+        same = re.compile(re.escape(wanted) + r"_?\d*")
         known = (s for s in reversed(self) if same.fullmatch(s) and self[s] == meaning)
         free = (s for s in _series(wanted) if self.get(s, meaning) == meaning)
         symbol = next(itertools.chain(known, free))
@@ -40,9 +40,11 @@ class Symbols(dict[str, Hashable]):
 
 
 def _series(wanted: str) -> Iterator[str]:
-    """α, η, α2, α3, …; β1, β2, …; u, u2, …."""
+    """α, η, α2, α3, …; β1, β2, …; u, u2, …; and of a word, mask, mask_2, …."""
     yield wanted
     if wanted == "α":
         yield "η"  # AdamW's schedule, which multiplies α
     stem = wanted.rstrip("0123456789")
-    yield from (f"{stem}{n}" for n in itertools.count(int(wanted[len(stem) :] or 1) + 1))
+    first = int(wanted[len(stem) :] or 1) + 1
+    joint = "_" if len(stem) > 1 and stem[:2].isascii() and stem[:2].isalpha() else ""
+    yield from (f"{stem}{joint}{n}" for n in itertools.count(first))
