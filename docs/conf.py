@@ -104,6 +104,13 @@ def trim_code(app, doctree):
         node[:] = [nodes.Text(node.rawsource)]
 
 
+def mark_words(app, doctree):
+    """Marks the cells of a table that hold more than a word or two, which need some width."""
+    for cell in doctree.findall(nodes.entry):
+        if len(cell.astext()) > 16:
+            cell["classes"].append("words")
+
+
 def link_modules(app, doctree, page):
     """Links a module to its page of source, which it has if something in it is documented."""
     for node in list(doctree.findall(addnodes.download_reference)):
@@ -137,5 +144,6 @@ def setup(app):
     app.connect("source-read", title_tables)
     app.connect("doctree-read", fit_links)
     app.connect("doctree-read", trim_code)
+    app.connect("doctree-read", mark_words)
     app.connect("doctree-resolved", link_modules)
     app.connect("missing-reference", leave_unlinked, priority=900)  # after the inventories
