@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import types
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -122,6 +123,14 @@ def test_the_last_question_has_the_answer_of_the_study(notebook, solutions):
     assert notebook["p_value"](lead) > 0.5
     few = notebook["differences"][:10]
     assert abs(solutions["p_value"](few) - notebook["p_value"](few)) < 0.02
+
+
+def test_the_teachers_lines_mark_what_was_handed_in(solutions, monkeypatch, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (COURSE / "teaching.md").read_text(), re.S)
+    mine = types.SimpleNamespace(**{f"my_{name}": solutions[name] for name in EXERCISES})
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    exec(block, {})
+    assert capsys.readouterr().out.count("✓") == 6
 
 
 @pytest.mark.parametrize("exercise, wrong, words", WRONG, ids=lambda x: getattr(x, "__name__", ""))
