@@ -38,11 +38,25 @@ def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
     )
 
 
+def test_the_page_on_optax_and_pytorch_leads_a_run_over(capsys, tmp_path, monkeypatch):
+    page = (ROOT / "docs/from-optax.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        if "import torch" in block:
+            pytest.importorskip("torch").manual_seed(0)
+        exec(compile(block, "from-optax.md", "exec"), names)
+    printed = capsys.readouterr().out
+    losses = re.findall(r"the loss is (\S+)\n", printed)
+    assert len(losses) == 2 and all(float(loss) < 0.01 for loss in losses), losses
+    assert re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0] in printed
+
+
 @pytest.mark.parametrize(
     "name",
     [
         *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md"),
-        *("docs/equations.md", "docs/sweeps.md"),
+        *("docs/equations.md", "docs/sweeps.md", "docs/from-optax.md"),
     ],
 )
 def test_the_interactive_examples_print_what_they_show(name):
