@@ -286,7 +286,16 @@ WRONG = [
     ),
     ("bias_correction", average(lambda b, t, x: (t + 1, x / 1 - b ** (t + 1))), "in parentheses"),
     ("bias_correction", average(lambda b, t, x: (t + 1, x)), "x comes back as it is"),
-    ("ratio", lambda eps: lambda m, v: m / (math.sqrt(v) + eps), "the place of math.sqrt"),
+    (
+        "ratio",
+        lambda eps: lambda m, v: m / (math.sqrt(v) + eps),
+        "jnp takes the place of",
+    ),
+    (
+        "ratio",
+        lambda eps: lambda m, v: m / (np.sqrt(v) + eps),
+        "jax.jit(ratio(eps=1e-8))",
+    ),
     ("ratio", lambda eps: lambda v, m: m / (v**0.5 + eps), "m and v have changed places"),
     ("chain", lost_states, "init must make a state for each"),
     ("parallel", merges_a_list, "missing 1 required positional argument: 'b'"),

@@ -37,8 +37,8 @@ def on_vectors(arguments: Sequence[Any]) -> str:
     if not any(map(np.ndim, arguments)):
         return ""
     return (
-        "It must also work on vectors: no `if`, `min` or `float` may look at a value, and jnp.sqrt "
-        "takes the place of math.sqrt."
+        "It must also work on vectors, and be compiled: no `if`, `min` or `float` may look at a "
+        "value, and jnp takes the place of math and np."
     )
 
 
@@ -61,7 +61,7 @@ def _told(error: Exception) -> str:
     theirs = [
         f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename
     ]
-    line = f"\n  in the line: {theirs[-1].line}" if theirs else ""
+    line = f"\n  in the line: {theirs[-1].line}" if theirs and theirs[-1].line else ""
     first, *rest = filter(None, str(error).splitlines()) if str(error) else [""]
     return " ".join([first, *rest[: first.endswith(":")]]) + line
 

@@ -55,6 +55,7 @@ def _branches(first: Any, second: Any, eps: float) -> Any:
     return aj.parallel(first, second, merge=aj.rms_ratio(eps))
 
 
+# What goes wrong in Adam: where right pieces are put together, and inside of them.
 _MISBUILT = {
     "this is one long chain, and nothing is divided: the two corrected moments stand side by side "
     "in a parallel, whose merge is the ratio.": (

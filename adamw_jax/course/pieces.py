@@ -7,6 +7,7 @@ what the library does.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -201,7 +202,14 @@ PIECES = {
                 (1e-8, [3.0, -1.0], [4.0, 0.25]),
             ]
         ],
-        compiled=[],
+        compiled=[
+            trials.of_function(
+                "jax.jit(ratio(eps=1e-8))",
+                lambda ratio: jax.jit(ratio(1e-8)),
+                m=[3.0, -1.0],
+                v=[4.0, 0.25],
+            )
+        ],
         mistakes={
             "eps is inside the root. That is how the talk's notes write AdamW; in both papers it "
             "stands outside.": _ratio(lambda m, v, eps: m / np.sqrt(v + eps)),

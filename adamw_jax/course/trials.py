@@ -28,7 +28,8 @@ from adamw_jax.course.complaints import (
 Machine = tuple[Callable[..., Any], Callable[..., Any]]
 COMPILED = (
     "It must also be compiled, and work on vectors: the state keeps its shape and type, so start "
-    "it with jnp.zeros_like(θ), and no `if`, `min` or `float` may look at a value."
+    "it with jnp.zeros_like(θ); no `if`, `min` or `float` may look at a value, and jnp takes the "
+    "place of math and np."
 )
 # NumPy's arrays, unlike JAX's, show whether a solution changes them in place.
 VECTORS = np.array([[1.0, -2.0], [2.0, 0.5], [-3.0, 1.0]])
