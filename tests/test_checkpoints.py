@@ -40,16 +40,19 @@ def saved(tmp_path_factory):
 LAYOUTS = ["replicated", "ZeRO-1", "FSDP"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit_on_the_same_devices(saved):
     found, _ = saved
     for layout in LAYOUTS:
         assert found[f"{layout} resumed"] == found[f"{layout} uninterrupted"]
 
 
+@pytest.mark.slow
 def test_the_compiled_program_has_an_eighth_of_the_state_on_each_of_eight_devices(saved):
     assert saved[0]["printed"] == re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_another_number_of_devices_restores_the_same_bits_and_makes_the_same_updates(
     devices, saved
@@ -59,6 +62,7 @@ def test_another_number_of_devices_restores_the_same_bits_and_makes_the_same_upd
     assert {layout: here[layout] for layout in LAYOUTS} == {n: found[n] for n in LAYOUTS}
 
 
+@pytest.mark.slow
 def test_two_processes_restore_the_same_bits_and_resume_what_they_saved(saved, tmp_path):
     found, folder = saved
     options = [folder, "--devices", 4, "--own", tmp_path, "--process", free_port(), 2]

@@ -231,6 +231,11 @@ def test_names_may_stand_in_the_state_dict(torch):
             "param_groups": [{"params": NAMES}],
         }
         chex.assert_trees_all_equal(from_torch(ours, params, by_name, to_flax), state)
+        # Other names are a mistake, even where the shapes are the same.
+        refused(
+            lambda: from_torch(ours, params, by_number, to_flax, [*NAMES[:3], "2.bias"]),
+            "names has 2.bias where PyTorch's optimizer has 3.bias",
+        )
 
 
 def test_a_copy_is_made_of_every_tensor(adamw, torch):

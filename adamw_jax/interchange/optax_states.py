@@ -28,8 +28,9 @@ def from_optax(
     nested chains, masks, partitions and injected hyperparameters. Wrappers whose state is more
     than that of what they wrap, such as `optax.MultiSteps`, must be around both optimizers.
 
-    A state does not say what its optimizer does. The hyperparameters must be equal, and the
-    optimizers be relatives of one name; docs/from-optax.md says how to check it.
+    A state does not say all that its optimizer does: `optimizer` must be the same one with the
+    same hyperparameters (Optax's Adam and AdaMax have states of one class). docs/from-optax.md
+    says how to check it.
 
     Args:
       optimizer: of this library, perhaps in a wrapper of Optax.

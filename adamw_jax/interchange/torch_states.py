@@ -178,12 +178,15 @@ def _parameters(
     known = [name for group in groups for name in group.get("param_names", ())]
     if not known and all(isinstance(parameter, str) for _, parameter in found):
         known = [parameter for _, parameter in found]
-    names = known if names is None else names
+    names = known if names is None else list(names)
     if len(names) != len(found):
         raise ValueError(
             f"{len(names)} names for the {len(found)} parameters of PyTorch's optimizer: pass "
             "names in the order in which it got the parameters"
         )
+    for ours, theirs in zip(names, known, strict=False):
+        if ours != theirs:
+            raise ValueError(f"names has {ours} where PyTorch's optimizer has {theirs}")
     for i, (name, (group, parameter)) in enumerate(zip(names, found, strict=True)):
         yield parameter if isinstance(parameter, int | str) else i, name, group, parameter
 
@@ -225,7 +228,7 @@ def _laid_out(contents: Mapping[str, Any], params: Any, layout: Any) -> dict[str
 def _kept(optimizer: Any, group: Mapping[str, Any], parameter: Any) -> dict[str, Any]:
     """What an optimizer keeps for a parameter, which it shows when it takes a step on a copy."""
     probe = copy.copy(optimizer)
-    stand_in = parameter.detach().new_zeros(1).requires_grad_()
+    stand_in = parameter.detach().new_zeros([1] * parameter.ndim).requires_grad_()
     stand_in.grad = stand_in.detach().clone()
     probe.state, probe.param_groups = defaultdict(dict), [{**group, "params": [stand_in]}]
     probe.step()
