@@ -5,6 +5,12 @@ each optimizer is composed.
 """
 
 from adamw_jax.averaging import TemporalAverageState, temporal_average
+from adamw_jax.bfloat16 import (
+    MasterWeightsState,
+    StochasticRoundingState,
+    with_master_weights,
+    with_stochastic_rounding,
+)
 from adamw_jax.bias import bias_correction
 from adamw_jax.combine import Merge, chain, parallel
 from adamw_jax.conventions import (
@@ -30,9 +36,16 @@ from adamw_jax.directions import (
     scale_by_lion,
     scale_by_radam,
 )
+from adamw_jax.encodings import (
+    Encoding,
+    Quantized,
+    blockwise_quantization,
+    stochastic_rounding,
+)
 from adamw_jax.export import register_for_export
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
+from adamw_jax.memory import MemoryReport, MemoryRow, memory_report
 from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
 from adamw_jax.moments import (
     HeavyBallState,
@@ -88,15 +101,21 @@ __all__ = [
     "DecayReport",
     "DecayRow",
     "Description",
+    "Encoding",
     "Equations",
     "GradientTransformation",
     "HeavyBallState",
     "InnerValues",
+    "MasterWeightsState",
+    "MemoryReport",
+    "MemoryRow",
     "Merge",
     "MomentumState",
+    "Quantized",
     "RunningMaxState",
     "SecondMomentState",
     "StepsState",
+    "StochasticRoundingState",
     "TemporalAverageState",
     "__version__",
     "adabelief",
@@ -110,6 +129,7 @@ __all__ = [
     "amsgrad",
     "amsgradw",
     "bias_correction",
+    "blockwise_quantization",
     "cautious_adamw",
     "cautious_weight_decay",
     "chain",
@@ -131,6 +151,7 @@ __all__ = [
     "kind",
     "l2_regularization",
     "lion",
+    "memory_report",
     "momentum",
     "momentum_gd",
     "nadam",
@@ -164,8 +185,11 @@ __all__ = [
     "sgdw",
     "sign",
     "stable_adamw",
+    "stochastic_rounding",
     "temporal_average",
     "timescale_from_per_step",
     "uncorrected_adam",
     "weight_decay_from_per_step",
+    "with_master_weights",
+    "with_stochastic_rounding",
 ]

@@ -60,7 +60,7 @@ def describe(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Desc
             return {key: described(value) for key, value in arg.items()}
         if type(arg) is list:  # a copy, as of dictionaries and NumPy arrays: it may change later
             return list(map(described, arg))
-        if isinstance(arg, np.ndarray) and not arg.ndim:
+        if isinstance(arg, np.ndarray | np.generic) and not arg.ndim:
             return arg.item()
         return description_of(arg) or arg
 

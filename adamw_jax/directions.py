@@ -12,7 +12,8 @@ import jax
 from adamw_jax.bias import bias_correction
 from adamw_jax.combine import chain, parallel
 from adamw_jax.core import GradientTransformation
-from adamw_jax.hyperparameters import decay_rate, flag, floating_dtype, non_negative
+from adamw_jax.encodings import dtype_or_encoding
+from adamw_jax.hyperparameters import decay_rate, flag, non_negative
 from adamw_jax.merges import difference, nesterov_lookahead, ratio, rms_ratio, sign
 from adamw_jax.moments import infinity_moment, momentum, running_max, second_moment
 from adamw_jax.rectification import rectification
@@ -22,16 +23,17 @@ Number = jax.typing.ArrayLike
 
 def mean(b1: Number, mu_dtype: Any = None, nesterov: bool = False) -> GradientTransformation:
     """The corrected first moment m̂, or with `nesterov` NAdam's look-ahead of it."""
-    average = momentum(b1, accumulator_dtype=floating_dtype("mu_dtype", mu_dtype))
+    average = momentum(b1, accumulator_dtype=dtype_or_encoding("mu_dtype", mu_dtype))
     if not flag("nesterov", nesterov):
         return chain(average, bias_correction(b1))
     next_mean = chain(average, bias_correction(b1, ahead=1))
     return parallel(next_mean, bias_correction(b1), merge=nesterov_lookahead(b1))
 
 
-def mean_square(b2: Number) -> GradientTransformation:
+def mean_square(b2: Number, nu_dtype: Any = None) -> GradientTransformation:
     """The corrected second moment v̂."""
-    return chain(second_moment(b2), bias_correction(b2))
+    kept = dtype_or_encoding("nu_dtype", nu_dtype)
+    return chain(second_moment(b2, accumulator_dtype=kept), bias_correction(b2))
 
 
 def scale_by_adam(
@@ -42,9 +44,10 @@ def scale_by_adam(
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """The direction of `adam`, m̂ / (√v̂ + eps), or with `nesterov` that of `nadam`."""
-    first, second = mean(b1, mu_dtype, nesterov), mean_square(b2)
+    first, second = mean(b1, mu_dtype, nesterov), mean_square(b2, nu_dtype)
     return parallel(first, second, merge=rms_ratio(eps, eps_root))
 
 
@@ -56,20 +59,30 @@ def scale_by_amsgrad(
     mu_dtype: Any = None,
     *,
     max_before_correction: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """The direction of `amsgrad`, m̂ / (√max v̂ + eps)."""
+    kept = dtype_or_encoding("nu_dtype", nu_dtype)
+    square = second_moment(b2, accumulator_dtype=kept)
+    largest = running_max(accumulator_dtype=kept)
     if flag("max_before_correction", max_before_correction):
-        second = chain(second_moment(b2), running_max(), bias_correction(b2))
+        second = chain(square, largest, bias_correction(b2))
     else:
-        second = chain(second_moment(b2), bias_correction(b2), running_max())
+        second = chain(square, bias_correction(b2), largest)
     return parallel(mean(b1, mu_dtype), second, merge=rms_ratio(eps, eps_root))
 
 
 def scale_by_adamax(
-    b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """The direction of `adamax`, m̂ / (u + eps)."""
-    return parallel(mean(b1), infinity_moment(b2), merge=ratio(eps))
+    largest = infinity_moment(b2, accumulator_dtype=dtype_or_encoding("nu_dtype", nu_dtype))
+    return parallel(mean(b1, mu_dtype), largest, merge=ratio(eps))
 
 
 def scale_by_radam(
@@ -80,10 +93,12 @@ def scale_by_radam(
     threshold: Number = 5.0,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """The direction of `radam`: m̂ in the first steps, then rₜ m̂ / √v̂."""
-    second = chain(mean_square(b2), rectification(b2, threshold))
-    return parallel(mean(b1, nesterov=nesterov), second, merge=rms_ratio(eps, eps_root))
+    second = chain(mean_square(b2, nu_dtype), rectification(b2, threshold))
+    return parallel(mean(b1, mu_dtype, nesterov), second, merge=rms_ratio(eps, eps_root))
 
 
 def scale_by_belief(
@@ -93,10 +108,13 @@ def scale_by_belief(
     eps_root: Number = 1e-16,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """The direction of `adabelief`, m̂ / (√ŝ + eps)."""
-    surprise = parallel(chain(), momentum(b1), merge=difference())
-    first, second = mean(b1, nesterov=nesterov), chain(surprise, mean_square(b2))
+    average = momentum(b1, accumulator_dtype=dtype_or_encoding("mu_dtype", mu_dtype))
+    surprise = parallel(chain(), average, merge=difference())
+    first, second = mean(b1, mu_dtype, nesterov), chain(surprise, mean_square(b2, nu_dtype))
     # The paper adds eps_root at every step; after correction that is always eps_root/(1 − b2).
     merge = rms_ratio(eps, non_negative("eps_root", eps_root) / (1 - b2))
     return parallel(first, second, merge=merge)
@@ -107,7 +125,7 @@ def scale_by_lion(
 ) -> GradientTransformation:
     """The direction of `lion`, sign(b1 m + (1 − b1) g)."""
     decay_rate("b2", b2)  # checked here, because momentum would call it b1
-    memory = floating_dtype("mu_dtype", mu_dtype)
+    memory = dtype_or_encoding("mu_dtype", mu_dtype)
     before = momentum(b2, previous=True, accumulator_dtype=memory)
     mixture = parallel(before, chain(), merge=nesterov_lookahead(b1))
     return parallel(mixture, merge=sign())

@@ -79,6 +79,18 @@ def positive_integer(name: str, value: int | jax.Array) -> int | jax.Array:
     return jnp.round(number).astype(int) if isinstance(number, jax.Array) else int(number)
 
 
+def seed(name: str, value: jax.typing.ArrayLike) -> np.uint32 | jax.Array:
+    """Checks that a seed of random bits is a whole number in [0, 2³²)."""
+    allowed = "[0, 2³²) and whole"
+    number = _number(name, value, allowed, lambda x: 0 <= x < 2**32 and x == int(x))
+    if not isinstance(number, jax.Array):
+        return np.uint32(number)
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
+        return value.astype(jnp.uint32)  # a float would lose digits
+    # optax.inject_hyperparams makes floats of integers.
+    return jnp.round(number).astype(jnp.uint32)
+
+
 def non_negative_or_schedule(name: str, value: optax.ScalarOrSchedule) -> Any:
     """Checks that a hyperparameter is a number in [0, ∞) or a schedule (step → number).
 
@@ -117,7 +129,9 @@ def floating_dtype(name: str, value: jax.typing.DTypeLike | None) -> np.dtype | 
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(f"{name} must be a floating-point or complex dtype, got {value!r}")
+        raise ValueError(
+            f"{name} must be a floating-point or complex dtype or an encoding, got {value!r}"
+        )
     return dtype
 
 

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamw_jax import numerics, trees
+from adamw_jax import numerics
 from adamw_jax.core import GradientTransformation, describe
-from adamw_jax.hyperparameters import decay_rate, flag, floating_dtype
+from adamw_jax.encodings import Encoding, dtype_or_encoding, zeros_in
+from adamw_jax.hyperparameters import decay_rate, flag
 from adamw_jax.piece import piece
 
 
@@ -22,7 +23,7 @@ class MomentumState(NamedTuple):
     """State of `momentum`.
 
     Attributes:
-      mu: the average m, shaped like the parameters, in `accumulator_dtype`.
+      mu: the average m, shaped like the parameters, as `accumulator_dtype` says.
     """
 
     mu: optax.Updates
@@ -32,7 +33,7 @@ class HeavyBallState(NamedTuple):
     """State of `heavy_ball`.
 
     Attributes:
-      trace: the sum m, shaped like the parameters, in `accumulator_dtype`.
+      trace: the sum m, shaped like the parameters, as `accumulator_dtype` says.
     """
 
     trace: optax.Updates
@@ -42,7 +43,8 @@ class SecondMomentState(NamedTuple):
     """State of `second_moment`, and of `infinity_moment`, which takes its place.
 
     Attributes:
-      nu: the average v, shaped like the parameters; real, in working precision.
+      nu: the average v, shaped like the parameters; real, in working precision or as
+        `accumulator_dtype` says.
     """
 
     nu: optax.Updates
@@ -52,7 +54,8 @@ class RunningMaxState(NamedTuple):
     """State of `running_max`.
 
     Attributes:
-      nu_max: the maximum, shaped like the parameters; real, in working precision.
+      nu_max: the maximum, shaped like the parameters; real, in working precision or as
+        `accumulator_dtype` says.
     """
 
     nu_max: optax.Updates
@@ -63,7 +66,7 @@ def momentum(
     *,
     nesterov: bool = False,
     previous: bool = False,
-    accumulator_dtype: jax.typing.DTypeLike | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None,
 ) -> GradientTransformation:
     """Averages the gradients: m ← m + (1 − b1)(g − m), from m = 0.
 
@@ -78,38 +81,34 @@ def momentum(
         once more, m + (1 − b1)(g − m) with the new m. The state is the same.
       previous: whether to return the average from before this gradient, which Lion mixes
         with the gradient at another rate. The state is the same.
-      accumulator_dtype: dtype in which m is kept. By default it is the parameter's own, but
-        float32 for half-precision parameters: with bfloat16's 8 significant bits an average
-        stalls.
+      accumulator_dtype: dtype in which m is kept, or an encoding such as
+        `stochastic_rounding()`. By default it is the parameter's own dtype, but float32 for
+        half-precision parameters: with bfloat16's 8 significant bits an average stalls.
 
     Returns:
       A transformation with state `MomentumState`.
 
     Raises:
       ValueError: b1 is outside [0, 1), nesterov and previous are both True, or
-        accumulator_dtype is not floating-point or complex; or, at `init`, a parameter is
-        not floating-point or complex, or only one of it and accumulator_dtype is complex.
+        accumulator_dtype is not floating-point or complex, nor an encoding; or, at `init`, a
+        parameter is not floating-point or complex, or only one of it and accumulator_dtype
+        is complex.
     """
     nesterov, previous = flag("nesterov", nesterov), flag("previous", previous)
     if nesterov and previous:
         raise ValueError("momentum looks ahead (nesterov) or back (previous), not both")
-    dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
-    kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": dtype}
+    kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
+    kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": kept}
     arithmetic = _average_ahead if nesterov else _average_before if previous else _average
-    return piece(
-        describe(momentum, b1, **kwargs),
-        arithmetic,
-        (decay_rate("b1", b1),),
-        state=MomentumState,
-        start=_zeros_in(dtype),
-    )
+    description = describe(momentum, b1, **kwargs)
+    return _remembering(description, arithmetic, (decay_rate("b1", b1),), MomentumState, kept)
 
 
 def heavy_ball(
     b1: jax.typing.ArrayLike,
     *,
     nesterov: bool = False,
-    accumulator_dtype: jax.typing.DTypeLike | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None,
 ) -> GradientTransformation:
     """Sums the gradients with fading weights: m ← b1 m + g, from m = 0.
 
@@ -128,17 +127,15 @@ def heavy_ball(
     Raises:
       ValueError: as `momentum`.
     """
-    dtype = floating_dtype("accumulator_dtype", accumulator_dtype)
-    return piece(
-        describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=dtype),
-        _fading_sum_ahead if flag("nesterov", nesterov) else _fading_sum,
-        (decay_rate("b1", b1),),
-        state=HeavyBallState,
-        start=_zeros_in(dtype),
-    )
+    kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
+    arithmetic = _fading_sum_ahead if flag("nesterov", nesterov) else _fading_sum
+    description = describe(heavy_ball, b1, nesterov=nesterov, accumulator_dtype=kept)
+    return _remembering(description, arithmetic, (decay_rate("b1", b1),), HeavyBallState, kept)
 
 
-def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
+def second_moment(
+    b2: jax.typing.ArrayLike, *, accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None
+) -> GradientTransformation:
     """Averages the squared gradients: v ← v + (1 − b2)(|g|² − v), from v = 0.
 
     This is the uncentred second moment of Adam's Algorithm 1 (arXiv 1412.6980). It is kept in
@@ -148,25 +145,28 @@ def second_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
+      accumulator_dtype: real dtype in which v is kept, or an encoding. bfloat16 stalls, and
+        float16 is too narrow: gradients below 2e-4 have a v of zero. With
+        `stochastic_rounding()` or `blockwise_quantization()` v follows its gradients.
 
     Returns:
       A transformation with state `SecondMomentState`. The updates keep their dtype: if
       they are complex, v is returned as a complex number with imaginary part 0.
 
     Raises:
-      ValueError: b2 is outside [0, 1), or (at `init`) a parameter is not
-        floating-point or complex.
+      ValueError: b2 is outside [0, 1), accumulator_dtype is neither a dtype nor an encoding; or,
+        at `init`, a parameter is not floating-point or complex, or accumulator_dtype is
+        complex.
     """
-    return piece(
-        describe(second_moment, b2),
-        _average_square,
-        (decay_rate("b2", b2),),
-        state=SecondMomentState,
-        start=trees.real_zeros,
-    )
+    kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
+    description = describe(second_moment, b2, accumulator_dtype=kept)
+    rates = (decay_rate("b2", b2),)
+    return _remembering(description, _average_square, rates, SecondMomentState, kept, signed=False)
 
 
-def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
+def infinity_moment(
+    b2: jax.typing.ArrayLike, *, accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None
+) -> GradientTransformation:
     """Keeps the largest gradient, which fades: u ← max(b2 u, |g|), from u = 0.
 
     This is AdaMax's moment, of order p for p → ∞ (arXiv 1412.6980, §7.1). It needs no bias
@@ -174,6 +174,7 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
 
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
+      accumulator_dtype: as in `second_moment`.
 
     Returns:
       A transformation with state `SecondMomentState`, whose nu is u. The updates keep
@@ -182,44 +183,41 @@ def infinity_moment(b2: jax.typing.ArrayLike) -> GradientTransformation:
     Raises:
       ValueError: as `second_moment`.
     """
-    return piece(
-        describe(infinity_moment, b2),
-        _fading_max,
-        (decay_rate("b2", b2),),
-        state=SecondMomentState,
-        start=trees.real_zeros,
-    )
+    kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
+    description = describe(infinity_moment, b2, accumulator_dtype=kept)
+    rates = (decay_rate("b2", b2),)
+    return _remembering(description, _fading_max, rates, SecondMomentState, kept, signed=False)
 
 
-def running_max() -> GradientTransformation:
+def running_max(
+    *, accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None
+) -> GradientTransformation:
     """Returns the largest update so far: v ← max(v, u), from v = 0.
 
     The updates must be ≥ 0, as second moments are. In AMSGrad (arXiv 1904.09237) it keeps
     the steps from growing again. Its place matters: after `bias_correction` it takes the
     maximum of v̂ (as in Optax), before it that of v (as in PyTorch).
 
+    Args:
+      accumulator_dtype: as in `second_moment`.
+
     Returns:
       A transformation with state `RunningMaxState`. Of complex updates it takes the
       real part.
 
     Raises:
-      ValueError: (at `init`) a parameter is not floating-point or complex.
+      ValueError: as `second_moment`.
     """
-    return piece(describe(running_max), _max, state=RunningMaxState, start=trees.real_zeros)
+    kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
+    description = describe(running_max, accumulator_dtype=kept)
+    return _remembering(description, _max, (), RunningMaxState, kept, signed=False)
 
 
-def _zeros_in(dtype):
-    """A function that makes zeros in a dtype or, if that is None, in working precision."""
-
-    def fitting(p):
-        if jnp.iscomplexobj(p) != jnp.issubdtype(dtype, jnp.complexfloating):
-            raise ValueError(
-                f"accumulator_dtype {dtype} does not fit parameters of {jnp.result_type(p)}: "
-                "both must be real, or both complex"
-            )
-        return dtype
-
-    return lambda params: trees.zeros(params, fitting if dtype else numerics.working_dtype)
+def _remembering(description, arithmetic, rates, state, kept_in, *, signed=True):
+    """A piece whose memory is kept in a dtype or an encoding."""
+    encoding = kept_in if isinstance(kept_in, Encoding) else None
+    start = zeros_in(kept_in, signed=signed)
+    return piece(description, arithmetic, rates, state=state, start=start, encoding=encoding)
 
 
 # The functions below return (the new update, the new state).

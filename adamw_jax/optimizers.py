@@ -2,7 +2,7 @@
 
 Each optimizer reads like its equation. Each hyperparameter is explained once, in the
 docstring of its piece: b1 and `nesterov` in `momentum` (`mu_dtype` is its
-`accumulator_dtype`), b2 in `second_moment`, eps and eps_root in `rms_ratio`,
+`accumulator_dtype`), b2 in `second_moment` (`nu_dtype`, likewise), eps and eps_root in `rms_ratio`,
 `weight_decay` and `mask` in `decoupled_weight_decay`, `learning_rate` in
 `scale_by_learning_rate`. Names, order and defaults are Optax's, so that `optax.adamw(...)`
 may become `adamw(...)`. For half-precision parameters the moments are float32 here, and
@@ -22,7 +22,8 @@ from adamw_jax.conventions import per_step_from_weight_decay
 from adamw_jax.core import GradientTransformation
 from adamw_jax.decay import check_undecayed, decoupled_weight_decay, l2_regularization
 from adamw_jax.directions import Number, scale_by_adam
-from adamw_jax.hyperparameters import floating_dtype, non_negative_or_schedule
+from adamw_jax.encodings import dtype_or_encoding
+from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.merges import rms_ratio
 from adamw_jax.moments import heavy_ball, momentum, second_moment
 from adamw_jax.schedules import cosine_warm_restarts, renormalized_decay, scale_by_learning_rate
@@ -36,25 +37,35 @@ def gd(learning_rate: NumberOrSchedule) -> GradientTransformation:
 
 
 def momentum_gd(
-    learning_rate: NumberOrSchedule, b1: Number = 0.9, *, nesterov: bool = False
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    *,
+    nesterov: bool = False,
+    accumulator_dtype: Any = None,
 ) -> GradientTransformation:
     """Gradient descent with momentum: m ← m + (1 − b1)(g − m); θ ← θ − α m.
 
     Source: the first moment of arXiv 1412.6980, Algorithm 1. `heavy_ball_gd` takes steps
     1/(1 − b1) times as long.
     """
-    return chain(momentum(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+    average = momentum(b1, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    return chain(average, scale_by_learning_rate(learning_rate))
 
 
 def heavy_ball_gd(
-    learning_rate: NumberOrSchedule, b1: Number = 0.9, *, nesterov: bool = False
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    *,
+    nesterov: bool = False,
+    accumulator_dtype: Any = None,
 ) -> GradientTransformation:
     """Gradient descent with heavy-ball momentum: m ← b1 m + g; θ ← θ − α m.
 
     This is the SGD of PyTorch and Optax. Source: Polyak (1964), and with `nesterov`
     Sutskever et al. (2013).
     """
-    return chain(heavy_ball(b1, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+    total = heavy_ball(b1, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    return chain(total, scale_by_learning_rate(learning_rate))
 
 
 def sgdw(
@@ -64,6 +75,7 @@ def sgdw(
     mask: optax.MaskOrFn = None,
     *,
     schedule: NumberOrSchedule = 1.0,
+    accumulator_dtype: Any = None,
 ) -> GradientTransformation:
     """SGDW: m ← b1 m + ηα g; θ ← θ − m − ηλθ. Source: arXiv 1711.05101, Algorithm 1.
 
@@ -75,7 +87,8 @@ def sgdw(
     scaled = scale_by_learning_rate(learning_rate, flip_sign=False)
     scheduled = scale_by_learning_rate(schedule, flip_sign=False)
     decay = decoupled_weight_decay(per_step_from_weight_decay(decay_per_step, schedule), mask)
-    return chain(scaled, scheduled, heavy_ball(b1), decay, scale_by_learning_rate(1.0))
+    total = heavy_ball(b1, accumulator_dtype=accumulator_dtype)
+    return chain(scaled, scheduled, total, decay, scale_by_learning_rate(1.0))
 
 
 def uncorrected_adam(
@@ -85,14 +98,16 @@ def uncorrected_adam(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """Adaptive scaling without bias correction: θ ← θ − α m / (√v + eps).
 
     Source: arXiv 1412.6980, §6.4, where Adam is compared with it. Early on √v is too
     small, the more so the nearer b2 is to 1, and the first steps are too long.
     """
-    memory = floating_dtype("mu_dtype", mu_dtype)
-    first, second = momentum(b1, accumulator_dtype=memory), second_moment(b2)
+    first = momentum(b1, accumulator_dtype=dtype_or_encoding("mu_dtype", mu_dtype))
+    second = second_moment(b2, accumulator_dtype=dtype_or_encoding("nu_dtype", nu_dtype))
     scaled = parallel(first, second, merge=rms_ratio(eps, eps_root))
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
@@ -106,12 +121,13 @@ def adam(
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """Adam: θ ← θ − α m̂ / (√v̂ + eps). Source: arXiv 1412.6980, Algorithm 1.
 
     With `nesterov` it is NAdam, as in Optax.
     """
-    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -126,13 +142,14 @@ def adam_l2(
     mask: optax.MaskOrFn = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """Adam with L2 in the gradient: g ← g + λ′θ; θ ← θ − α m̂ / (√v̂ + eps). `l2` is λ′.
 
     This is what `weight_decay` does in PyTorch's Adam. Source: arXiv 1711.05101, Algorithm
     2, the variant that the paper improves on.
     """
-    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype)
     return chain(l2_regularization(l2, mask), scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -147,12 +164,13 @@ def adamw(
     mask: optax.MaskOrFn = None,
     *,
     nesterov: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdamW: θ ← θ − α (m̂ / (√v̂ + eps) + λθ). Source: arXiv 1711.05101, Algorithm 2.
 
     In the paper's own convention it is `decayed_per_step(adam(α), decay_per_step, schedule)`.
     """
-    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype)
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
@@ -195,6 +213,8 @@ def adamwr(
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
     mask: optax.MaskOrFn = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdamW with warm restarts: θ ← θ − η (α m̂ / (√v̂ + eps) + λᵢθ).
 
@@ -202,7 +222,7 @@ def adamwr(
     `cosine_warm_restarts(first_cycle, cycle_mult)`, with cycles in steps, and λᵢ is the
     `renormalized_decay` of the cycle.
     """
-    optimizer = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
+    optimizer = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
     decay_per_step = renormalized_decay(normalized_decay, first_cycle, cycle_mult)
     schedule = cosine_warm_restarts(first_cycle, cycle_mult)
     return decayed_per_step(optimizer, decay_per_step, schedule, mask)

@@ -30,6 +30,7 @@ import optax
 from adamw_jax import trees
 from adamw_jax.circuit import Machine, key_of_call, single
 from adamw_jax.core import Description, GradientTransformation, jitted
+from adamw_jax.encodings import Encoding
 
 
 class StepsState(NamedTuple):
@@ -50,6 +51,7 @@ def piece(
     *,
     state: type[Any] | None = None,
     start: Callable[[optax.Params], Any] = trees.zeros,
+    encoding: Encoding | None = None,
     counts: bool = False,
     params_for: str | None = None,
 ) -> GradientTransformation:
@@ -75,6 +77,8 @@ def piece(
         the parameters; None for a piece without a state.
       start: makes the first such tree from the parameters; by default zeros in working
         precision.
+      encoding: how the tree is kept between two steps, where `start` makes it so, too; None to
+        round it to the dtypes that it has at the start. See `adamw_jax.encodings.zeros_in`.
       counts: whether the arithmetic depends on the step. The count is kept in a
         `StepsState`, one for the whole composition.
       params_for: what the parameters are needed for, to be named in the message if they are
@@ -99,12 +103,14 @@ def piece(
         given = [h(*count) if callable(h) else h for h in hyperparameters]
         others = [trees.only_updated(params, updates, params_for)] if params_for else []
         memory, t = old or (), count if counts else []
-        updates, new = _run(arithmetic, given, t, updates, memory, others)
+        step = count if is_random else []
+        updates, new = _run(arithmetic, given, t, updates, memory, others, encoding, step)
         return updates, state and state(*new)
 
     key = key_of_call(description, arithmetic, hyperparameters)
     machine = Machine(key, init, update, state is not None, description)
-    reads_count = counts or any(map(callable, hyperparameters))
+    is_random = encoding is not None and encoding.seed is not None
+    reads_count = counts or is_random or any(map(callable, hyperparameters))
 
     def wiring(circuit, source):
         return circuit.place(machine, source, *([circuit.place(STEPS)] if reads_count else []))
@@ -113,13 +119,19 @@ def piece(
 
 
 @functools.partial(jitted, static_argnums=0)
-def _run(arithmetic, hyperparameters, count, updates, memory, others):
+def _run(arithmetic, hyperparameters, count, updates, memory, others, encoding, step):
     # Added as floats, since the count may be the largest integer already.
     t = [n.astype(float) + 1 for n in count]
+    decoded = [encoding.decode(kept) for kept in memory] if encoding else memory
     new, *remembered = trees.map_arithmetic(
-        arithmetic, (*hyperparameters, *t), updates, *memory, *others, outputs=1 + len(memory)
+        arithmetic, (*hyperparameters, *t), updates, *decoded, *others, outputs=1 + len(memory)
     )
-    kept = [trees.cast_like(*pair) for pair in zip(remembered, memory, strict=True)]
+    pairs = zip(remembered, memory, strict=True)
+    if encoding:
+        (name,) = memory._fields
+        kept = [encoding.after_step(*pair, name, *step) for pair in pairs]
+    else:
+        kept = [trees.cast_like(*pair) for pair in pairs]
     return trees.cast_like(new, updates), kept
 
 

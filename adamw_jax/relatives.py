@@ -23,6 +23,7 @@ from adamw_jax.directions import (
     scale_by_lion,
     scale_by_radam,
 )
+from adamw_jax.encodings import dtype_or_encoding
 from adamw_jax.hyperparameters import non_negative_or_schedule
 from adamw_jax.merges import clip_by_rms, rms_ratio
 from adamw_jax.moments import second_moment
@@ -31,14 +32,20 @@ from adamw_jax.schedules import scale_by_learning_rate
 
 
 def rmsprop(
-    learning_rate: NumberOrSchedule, b2: Number = 0.9, eps: Number = 1e-8, eps_root: Number = 0.0
+    learning_rate: NumberOrSchedule,
+    b2: Number = 0.9,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """RMSprop: θ ← θ − α g / (√v + eps). Source: Tieleman & Hinton (2012), Lecture 6.5.
 
     eps stands outside the root, as in PyTorch, which calls b2 alpha. Optax, which calls it
     decay, puts eps inside by default; that is `eps_root` here.
     """
-    scaled = parallel(chain(), second_moment(b2), merge=rms_ratio(eps, eps_root))
+    square = second_moment(b2, accumulator_dtype=dtype_or_encoding("nu_dtype", nu_dtype))
+    scaled = parallel(chain(), square, merge=rms_ratio(eps, eps_root))
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -49,13 +56,15 @@ def nadam(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """NAdam: θ ← θ − α (b1 m̂ₜ₊₁ + (1 − b1) ĝ) / (√v̂ + eps). Source: Dozat (2016).
 
     m̂ₜ₊₁ = m/(1 − b1ᵗ⁺¹) is the mean corrected one step ahead, ĝ = g/(1 − b1ᵗ). b1 is
     constant, as in Optax; PyTorch warms it up (its `momentum_decay`).
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True, nu_dtype=nu_dtype)
 
 
 def nadamw(
@@ -67,13 +76,15 @@ def nadamw(
     mu_dtype: Any = None,
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """NAdam with decoupled decay: θ ← θ − α (u + λθ), u as in `nadam`.
 
     Source: Dozat (2016) and arXiv 1711.05101.
     """
-    decay = {"weight_decay": weight_decay, "mask": mask}
-    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, **decay, nesterov=True)
+    others = {"weight_decay": weight_decay, "mask": mask, "nu_dtype": nu_dtype}
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, **others, nesterov=True)
 
 
 def amsgrad(
@@ -85,6 +96,7 @@ def amsgrad(
     mu_dtype: Any = None,
     *,
     max_before_correction: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AMSGrad: θ ← θ − α m̂ / (√max v̂ + eps). Source: arXiv 1904.09237, Algorithm 2.
 
@@ -92,9 +104,8 @@ def amsgrad(
     `max_before_correction` it is taken of v and then corrected, as in PyTorch. (The paper corrects
     neither moment.)
     """
-    scaled = scale_by_amsgrad(
-        b1, b2, eps, eps_root, mu_dtype, max_before_correction=max_before_correction
-    )
+    others = {"max_before_correction": max_before_correction, "nu_dtype": nu_dtype}
+    scaled = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, **others)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -109,27 +120,34 @@ def amsgradw(
     mask: optax.MaskOrFn = None,
     *,
     max_before_correction: bool = False,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AMSGrad with decoupled decay: θ ← θ − α (m̂ / (√max v̂ + eps) + λθ).
 
     Source: arXiv 1904.09237 and 1711.05101.
     """
-    scaled = scale_by_amsgrad(
-        b1, b2, eps, eps_root, mu_dtype, max_before_correction=max_before_correction
-    )
+    others = {"max_before_correction": max_before_correction, "nu_dtype": nu_dtype}
+    scaled = scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, **others)
     decay = decoupled_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
 
 def adamax(
-    learning_rate: NumberOrSchedule, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+    learning_rate: NumberOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdaMax: u ← max(b2 u, |g|); θ ← θ − α m̂ / (u + eps). Source: arXiv 1412.6980, §7.1.
 
     The paper's default is α = 0.002, and it has no eps; PyTorch and Optax take
     max(b2 u, |g| + eps).
     """
-    return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+    scaled = scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
+    return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
 def adamaxw(
@@ -139,13 +157,17 @@ def adamaxw(
     eps: Number = 1e-8,
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdaMax with decoupled decay: θ ← θ − α (m̂ / (u + eps) + λθ).
 
     Source: arXiv 1412.6980, §7.1 and 1711.05101.
     """
+    scaled = scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
     decay = decoupled_weight_decay(weight_decay, mask)
-    return chain(scale_by_adamax(b1, b2, eps), decay, scale_by_learning_rate(learning_rate))
+    return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
 
 def radam(
@@ -157,12 +179,15 @@ def radam(
     threshold: Number = 5.0,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """RAdam: θ ← θ − α rₜ m̂ / √v̂, at first θ ← θ − α m̂. Source: arXiv 1908.03265.
 
     `rectification` explains rₜ, the threshold, and how eps differs in PyTorch and Optax.
     """
-    scaled = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
+    kept = {"mu_dtype": mu_dtype, "nu_dtype": nu_dtype}
+    scaled = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, **kept)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -174,12 +199,15 @@ def adabelief(
     eps_root: Number = 1e-16,
     *,
     nesterov: bool = False,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdaBelief: s ← b2 s + (1 − b2)(g − m)² + eps_root; θ ← θ − α m̂ / (√ŝ + eps).
 
     Source: arXiv 2010.07468, Algorithm 2.
     """
-    scaled = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov)
+    kept = {"mu_dtype": mu_dtype, "nu_dtype": nu_dtype}
+    scaled = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov, **kept)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -209,6 +237,8 @@ def adam_prox(
     mu_dtype: Any = None,
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdamProx: θ ← (θ − α m̂ / (√v̂ + eps)) / (1 + αλ). Source: arXiv 2202.00089.
 
@@ -217,7 +247,7 @@ def adam_prox(
     """
     weight_decay = non_negative_or_schedule("weight_decay", weight_decay)
     learning_rate = non_negative_or_schedule("learning_rate", learning_rate)
-    step = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype)
+    step = adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
     decay_per_step = per_step_from_weight_decay(weight_decay, learning_rate)
     return chain(step, proximal_weight_decay(decay_per_step, mask))
 
@@ -231,12 +261,14 @@ def cautious_adamw(
     mu_dtype: Any = None,
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
+    *,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdamW with cautious decay: θ ← θ − α (u + λ 1[u·θ ≥ 0] θ), u = m̂ / (√v̂ + eps).
 
     Source: arXiv 2510.12402, Algorithm 1, with Adam's step.
     """
-    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype)
+    scaled = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
     decay = cautious_weight_decay(weight_decay, mask)
     return chain(scaled, decay, scale_by_learning_rate(learning_rate))
 
@@ -248,13 +280,16 @@ def stable_adamw(
     eps: Number = 1e-8,
     weight_decay: NumberOrSchedule = 1e-4,
     mask: optax.MaskOrFn = None,
+    *,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> GradientTransformation:
     """AdamW with update clipping: θ ← θ − α/max(1, RMS) (m̂ / (√v̂ + eps) + λθ).
 
     RMS = √mean(g² / max(v̂, eps²)) over a leaf, where stacked layers are one leaf; see
     `clip_by_rms`. Source: arXiv 2304.13013, Algorithm 2.
     """
-    scaled = scale_by_adam(b1, b2, eps)
+    scaled = scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
     decayed = chain(scaled, decoupled_weight_decay(weight_decay, mask))
-    clipped = parallel(decayed, chain(), mean_square(b2), merge=clip_by_rms(eps))
+    clipped = parallel(decayed, chain(), mean_square(b2, nu_dtype), merge=clip_by_rms(eps))
     return chain(clipped, scale_by_learning_rate(learning_rate))

@@ -6,6 +6,7 @@ will do: without a gradient, what a step takes away is decay.
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -63,12 +64,8 @@ class DecayReport(NamedTuple):
 
     def __str__(self) -> str:
         head = "parameter", "kind", "shape", "decays", "λ per step", f"τ in {self.unit}", "why"
-        table = [head, *map(_cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
         note = [NO_FRACTION] if any(math.isnan(row.decay_per_step) for row in self.rows) else []
-        rule = "  ".join("-" * width for width in widths)
-        return "\n".join([lines[0], rule, *lines[1:], self._sum(), *note])
+        return "\n".join([printed(head, map(_cells, self.rows)), self._sum(), *note])
 
     def _sum(self) -> str:
         decaying = [math.prod(row.shape) for row in self.rows if row.decay_per_step > 0]
@@ -77,6 +74,14 @@ class DecayReport(NamedTuple):
             f"{len(decaying)} of {len(self.rows)} arrays decay: "
             f"{sum(decaying):,} of {total:,} numbers"
         )
+
+
+def printed(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table as text, its columns aligned."""
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def decay_report(

@@ -23,6 +23,8 @@ NO_TRANSFORMATIONS = {
     *("kind", "path", "decay_except", "decay_only", "decay_report"),
     *("equations", "inner_values"),
     *("describe", "piece", "register_for_export"),
+    *("stochastic_rounding", "blockwise_quantization", "memory_report"),
+    *("with_master_weights", "with_stochastic_rounding"),
 }
 
 

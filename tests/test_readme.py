@@ -22,6 +22,13 @@ def test_the_python_examples_run_one_after_another(capsys):
     assert names["tx"].update
 
 
+def test_the_page_on_precision_prints_what_it_says(capsys):
+    page = (ROOT / "docs/precision.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "precision.md", "exec"), {})
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+
+
 def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
     page = (ROOT / "docs/your-own-piece.md").read_text()
     names = {"__name__": "page"}
