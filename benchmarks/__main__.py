@@ -1,30 +1,34 @@
 """Prints the benchmark tables: `python -m benchmarks`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, training, updates
+from benchmarks import accuracy, encodings, precision, training, updates
 from experiments.harness import report
 from experiments.harness.devices import use_every_core
+
+BENCHMARKS: dict[str, Callable[[Path | None], list[report.Table]]] = {
+    "accuracy": lambda _: accuracy.tables(),
+    "updates": lambda _: updates.tables(),
+    "training": training.tables,
+    "encodings": lambda _: encodings.tables(),
+    "precision": lambda _: precision.tables(),
+}
 
 
 def main() -> None:
     """Runs the benchmarks that are asked for; by default all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=["accuracy", "updates", "training"], help="[all]")
+    parser.add_argument("--only", choices=list(BENCHMARKS), help="[all]")
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
     parser.add_argument("--markdown", action="store_true", help="print Markdown for documents")
     options = parser.parse_args()
     console = Console(highlight=False)
-    benchmarks = {
-        "accuracy": accuracy.tables,
-        "updates": updates.tables,
-        "training": lambda: training.tables(options.data_dir),
-    }
-    chosen = [options.only] if options.only else list(benchmarks)
-    tables = [table for name in chosen for table in benchmarks[name]()]
+    chosen = [options.only] if options.only else list(BENCHMARKS)
+    tables = [table for name in chosen for table in BENCHMARKS[name](options.data_dir)]
     about = report.facts(
         "python -m benchmarks" + (f" --only {options.only}" if options.only else "")
     )

@@ -33,11 +33,11 @@ def compiled() -> Table:
     """The time of the jitted update and apply, and the time to trace and compile it."""
     rows = []
     for name, widths in TREES.items():
-        params, grads = _tree(widths)
+        params, grads = tree(widths)
         built = alternate({name: _compile(name, params, grads) for name in LIBRARIES}, rounds=15)
         large = params["layer0"]["kernel"].size > 1_000_000
         ran = alternate(
-            {library: _loop(library, params, grads) for library in LIBRARIES},
+            {name: loop(lib.adamw(1e-3), params, grads) for name, lib in LIBRARIES.items()},
             rounds=31 if large else 61,
             calls=5 if large else 50,
         )
@@ -61,7 +61,7 @@ def compiled() -> Table:
 
 def eager() -> Table:
     """The time, without jit, of the first step of a new optimizer and of later steps."""
-    params, grads = _tree(TREES["12 leaves"])
+    params, grads = tree(TREES["12 leaves"])
     cold = {library: [] for library in LIBRARIES}
     for i in range(5):
         for library in list(LIBRARIES)[:: 1 if i % 2 == 0 else -1]:
@@ -96,7 +96,8 @@ def eager() -> Table:
     )
 
 
-def _tree(widths: list[int]) -> tuple[Any, Any]:
+def tree(widths: list[int]) -> tuple[Any, Any]:
+    """Parameters of an MLP with these layers, and gradients."""
     keys = jax.random.split(jax.random.key(0), len(widths))
     params = {
         f"layer{i}": {"kernel": jax.random.normal(key, (m, n)), "bias": jnp.zeros(n)}
@@ -105,9 +106,7 @@ def _tree(widths: list[int]) -> tuple[Any, Any]:
     return params, jax.tree.map(lambda p: 0.1 * p + 0.01, params)
 
 
-def _step(library: str) -> Any:
-    tx = LIBRARIES[library].adamw(1e-3)
-
+def _step(tx: optax.GradientTransformation) -> Any:
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
@@ -116,17 +115,19 @@ def _step(library: str) -> Any:
 
 
 def _compile(library: str, params: Any, grads: Any) -> Any:
-    state = LIBRARIES[library].adamw(1e-3).init(params)
+    tx = LIBRARIES[library].adamw(1e-3)
+    state = tx.init(params)
 
     def call():
-        _step(library).lower(params, state, grads).compile()
+        _step(tx).lower(params, state, grads).compile()
 
     return call
 
 
-def _loop(library: str, params: Any, grads: Any) -> Any:
-    step = _step(library)
-    carry = jax.tree.map(jnp.copy, params), LIBRARIES[library].adamw(1e-3).init(params)
+def loop(tx: optax.GradientTransformation, params: Any, grads: Any) -> Any:
+    """A function that makes one more update at each call, with its own copy of the parameters."""
+    step = _step(tx)
+    carry = jax.tree.map(jnp.copy, params), tx.init(params)
 
     def call():
         nonlocal carry
@@ -143,6 +144,6 @@ def _first_step(library: str, params: Any, grads: Any) -> Any:
 
 
 if __name__ == "__main__":
-    params, grads = _tree(TREES["12 leaves"])
+    params, grads = tree(TREES["12 leaves"])
     jax.block_until_ready((params, grads))
     print(seconds(lambda: _first_step(sys.argv[1], params, grads)))
