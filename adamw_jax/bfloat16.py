@@ -70,7 +70,7 @@ def with_master_weights(optimizer: optax.GradientTransformation) -> GradientTran
     A float32 weight is kept as the nearest bfloat16, the parameter, and a remainder of 16 bits, so
     that a run is that of float32 weights bit for bit, with gradients at the rounded ones. Master
     weights are from Micikevicius et al. (arXiv 1710.03740, §3.1), which keep both in full; two
-    halves are from Split-SGD (arXiv 2005.04680, §VII).
+    halves are from Split-SGD (arXiv 2005.04680).
 
     Args:
       optimizer: any Optax transformation that makes updates to be added.

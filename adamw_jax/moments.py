@@ -146,7 +146,7 @@ def second_moment(
     Args:
       b2: decay rate in [0, 1), a number or 0-d array.
       accumulator_dtype: real dtype in which v is kept, or an encoding. bfloat16 stalls, and
-        float16 is too narrow: gradients below 2e-4 have a v of zero. With
+        float16 is too narrow: a v below 3e-8 becomes zero, and the step huge. With
         `stochastic_rounding()` or `blockwise_quantization()` v follows its gradients.
 
     Returns:

@@ -45,8 +45,9 @@ def blockwise_quantization(
     moment, where s is the largest number of the block: codes are dense near it, and the smallest
     is 1.3e-5 s, and (1.3e-5)² s in a second moment. A positive second moment never becomes zero.
     A step is therefore never much longer than with exact moments, however the gradients in a block
-    differ; without the powers it would diverge (arXiv 2602.23349, §3.2; block-wise scales are from
-    arXiv 2110.02861). What is infinite or NaN stays so, and leaves the rest of its block alone.
+    differ. Block-wise scales are from arXiv 2110.02861; codes that are not linear, without which
+    training diverges, also from arXiv 2602.23349. What is infinite or NaN stays so, and leaves the
+    rest of its block alone.
 
     Rounding is stochastic, as in `stochastic_rounding`: of two neighbouring codes the nearer is
     the likelier, so that an average that moves by less than a code at each step does move.
@@ -92,9 +93,7 @@ class BlockwiseQuantization(Encoding):
         def scales(x):
             if x.size < self.min_size:
                 return jnp.ones((1,) * x.ndim, jnp.float32)
-            # One number of each block: a slice keeps the sharding.
-            step = blocks.shape_of_block(x.shape)
-            return jax.lax.slice(x, [0] * x.ndim, x.shape, step).astype(jnp.float32)
+            return _scales_of_zeros(x)
 
         return Quantized(jax.tree.map(codes, moment), jax.tree.map(scales, moment))
 
@@ -162,6 +161,12 @@ CODES = {
     np.dtype(np.int8): Code(levels=126, offset=7, roots=2, infinity=127, nan=-128),
     np.dtype(np.uint8): Code(levels=253, offset=15, roots=3, infinity=254, nan=255),
 }
+
+
+@jitted
+def _scales_of_zeros(x: jax.Array) -> jax.Array:
+    # Computed, since that keeps the sharding; but not by the compiler, which is slow at it.
+    return blocks.largest(jax.lax.optimization_barrier(x).astype(jnp.float32))
 
 
 @functools.partial(jitted, static_argnums=1)

@@ -19,7 +19,7 @@ def stochastic_rounding(seed: jax.typing.ArrayLike = 0) -> Encoding:
     moves by (1 − β) of its distance at each step: where that is less than half a unit in the last
     of bfloat16's 8 bits, rounding to nearest stops it (for β = 0.999, always), and this does
     not. The step itself is computed from the moment before it is rounded. Source: Gupta et al.
-    (arXiv 1502.02551, §3.2).
+    (arXiv 1502.02551).
 
     The random bits follow from the seed, the number of the step, the path of the parameter and
     the name of the moment, so that a run can be repeated and resumed. Two runs side by side, as
