@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "vae": "vae",
     "grokking": "grokking",
     "timescale": "timescale.question",
+    "precision": "precision.question",
 }
 
 

@@ -78,7 +78,8 @@ def measured(model: nnx.Module, data: dict[str, Examples]) -> dict[str, jax.Arra
     labels = {split: data[split]["labels"] for split in ("validation", "test")}
     logits = {split: model(data[split]["images"][:]) for split in labels}
     fitted = temperature(logits["validation"], labels["validation"])
-    scores = {"temperature": fitted, "weight_norm": optax.tree.norm(nnx.state(model, nnx.Param))}
+    params = optax.tree.cast(nnx.state(model, nnx.Param), jnp.float32)
+    scores = {"temperature": fitted, "weight_norm": optax.tree.norm(params)}
     for split, of_split in logits.items():
         scores[f"{split}_loss"] = cross_entropy(of_split, labels[split])
         scores[f"{split}_calibrated_loss"] = cross_entropy(of_split / fitted, labels[split])

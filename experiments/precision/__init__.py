@@ -1,0 +1,1 @@
+"""What AdamW in fewer bytes costs."""
