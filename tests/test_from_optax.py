@@ -18,7 +18,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import adamw_jax as aj
-from adamw_jax.interchange import from_optax, to_optax
+from adamw_jax.interchange import from_earlier_version, from_optax, to_optax
 
 HALF = 50
 # Where Optax's optimizer counts and ours does not.
@@ -299,7 +299,7 @@ class BiasCorrectionState(NamedTuple):
     count: Any
 
 
-def test_a_state_whose_parts_stood_elsewhere_is_read_too():
+def test_a_state_that_a_development_version_nested_is_read():
     ours = aj.adamw(falling)
     now = walk(ours, 4)
     mu, nu, count = (optax.tree.get(now, name) for name in ("mu", "nu", "count"))
@@ -311,7 +311,22 @@ def test_a_state_whose_parts_stood_elsewhere_is_read_too():
         optax.EmptyState(),
         BiasCorrectionState(count),
     )
-    chex.assert_trees_all_equal(from_optax(ours, PARAMS, before), now)
+    chex.assert_trees_all_equal(from_earlier_version(ours, PARAMS, before), now)
+
+
+@pytest.mark.parametrize(
+    "ours", [aj.adabelief(0.1), aj.amsgrad(0.1, max_before_correction=True), WRAPPED["chain"](aj)]
+)
+def test_what_an_earlier_version_remembered_means_the_same_wherever_it_stood(ours):
+    now = walk(ours, 4)
+    before = [[part] for part in reversed(now)]
+    chex.assert_trees_all_equal(from_earlier_version(ours, PARAMS, before), now)
+    without = [part for part in before if not hasattr(part[0], "mu")]
+    refused(
+        lambda: from_earlier_version(ours, PARAMS, without),
+        "the earlier state does not fit this optimizer's:",
+        "  only in this optimizer's state: mu/bias and 1 more of mu",
+    )
 
 
 def with_orbax(state, tmp_path):

@@ -8,7 +8,8 @@ stands (`contents`). Where libraries keep something else under one name, the opt
 says what it is (`meaning`). Nothing is dropped, made up or rounded in silence.
 """
 
+from adamw_jax.interchange.earlier import from_earlier_version
 from adamw_jax.interchange.optax_states import from_optax, to_optax
 from adamw_jax.interchange.torch_states import from_torch, to_torch
 
-__all__ = ["from_optax", "from_torch", "to_optax", "to_torch"]
+__all__ = ["from_earlier_version", "from_optax", "from_torch", "to_optax", "to_torch"]

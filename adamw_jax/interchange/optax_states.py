@@ -36,8 +36,7 @@ def from_optax(
       optimizer: of this library, perhaps in a wrapper of Optax.
       params: the parameters, or their shapes.
       state: that of an Optax optimizer in the middle of a run, with concrete arrays, or such a
-        state with dictionaries for named tuples, as Orbax reads it without a template. A state
-        of an earlier version of this library can be given as well.
+        state with dictionaries for named tuples, as Orbax reads it without a template.
       count: the number of steps so far, where `state` has none and the optimizer needs it.
       narrow: whether moments may be rounded to a dtype with fewer digits, such as `mu_dtype`.
 
