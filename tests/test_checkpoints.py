@@ -23,7 +23,7 @@ def begin(*arguments):
 
 def ended(*processes):
     """What each of the processes found, which may wait for each other."""
-    both = [process.communicate(timeout=300) for process in processes]
+    both = [process.communicate(timeout=900) for process in processes]
     for process, (_, errors) in zip(processes, both, strict=True):
         assert process.returncode == 0, errors
     return [json.loads(printed.splitlines()[-1]) for printed, _ in both]

@@ -272,6 +272,29 @@ def test_a_dtype_that_was_asked_for_is_rounded_to_only_if_told():
         from_optax(aj.adam(0.1), PARAMS, wide)
 
 
+def test_moments_in_8_bits_are_decoded_and_rounded_to_only_if_told():
+    params = {"kernel": jnp.linspace(-1, 1, 64 * 128).reshape(64, 128), "bias": jnp.ones(4)}
+    codes = aj.blockwise_quantization()
+    ours, theirs = aj.adam(0.1, mu_dtype=codes, nu_dtype=codes), optax.adam(0.1)
+    state = walk(theirs, 3, params)
+    refused(
+        lambda: from_optax(ours, params, state),
+        "mu and nu are kept in 8 bits: narrow=True rounds to them",
+    )
+    taken_over = from_optax(ours, params, state, narrow=True)
+    chex.assert_trees_all_equal_structs(taken_over, ours.init(params))
+    chex.assert_trees_all_equal_shapes_and_dtypes(taken_over, ours.init(params))
+    back = to_optax(ours, params, taken_over, theirs)
+    # Of a code, nothing is lost, and of a small parameter's moments neither.
+    chex.assert_trees_all_equal(from_optax(ours, params, back, narrow=True), taken_over)
+    chex.assert_trees_all_equal(from_earlier_version(ours, params, taken_over), taken_over)
+    for name in "mu", "nu":
+        got, expected = (optax.tree.get(s, name) for s in (back, state))
+        chex.assert_trees_all_equal(got["bias"], expected["bias"])
+        largest = float(jnp.max(jnp.abs(expected["kernel"])))
+        np.testing.assert_allclose(got["kernel"], expected["kernel"], atol=0.03 * largest)
+
+
 def test_arrays_stay_where_they_are():
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     lies = jax.NamedSharding(mesh, jax.P("x"))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from adamw_jax.interchange.contents import contents_of, counted, filled
+from adamw_jax.interchange.encoded import decoded, filled_and_encoded
 from adamw_jax.interchange.meaning import quantity_of, sum_of_roots
 
 OPTAX, OURS = "Optax's", "this optimizer's"
@@ -38,7 +39,8 @@ def from_optax(
       state: that of an Optax optimizer in the middle of a run, with concrete arrays, or such a
         state with dictionaries for named tuples, as Orbax reads it without a template.
       count: the number of steps so far, where `state` has none and the optimizer needs it.
-      narrow: whether moments may be rounded to a dtype with fewer digits, such as `mu_dtype`.
+      narrow: whether moments may be rounded to a dtype with fewer digits, such as `mu_dtype`, or
+        to the nearest codes of an encoding.
 
     Returns:
       A state as of `optimizer.init(params)`, with the arrays of `state`. Moments of bfloat16
@@ -53,7 +55,7 @@ def from_optax(
     contents = _with_roots(-1, optimizer, contents)
     template = jax.eval_shape(optimizer.init, params)
     quantity = quantity_of(optimizer, infinity=False)
-    return filled(
+    return filled_and_encoded(
         template, params, contents, given=OPTAX, wanted=OURS, narrow=narrow, renamed=quantity
     )
 
@@ -86,7 +88,9 @@ def to_optax(
       ValueError: as `from_optax`.
     """
     quantity = quantity_of(optimizer, infinity=False)
-    contents = {quantity(name): array for name, array in contents_of(state, params, OURS).items()}
+    contents = {
+        quantity(name): array for name, array in contents_of(decoded(state), params, OURS).items()
+    }
     contents = _with_roots(+1, optimizer, counted(contents, count, OURS))
     template = jax.eval_shape(theirs.init, params)
     return filled(template, params, contents, given=OURS, wanted=OPTAX, narrow=narrow)

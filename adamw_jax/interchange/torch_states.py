@@ -12,7 +12,8 @@ import optax
 
 from adamw_jax import trees
 from adamw_jax.interchange import torch_groups
-from adamw_jax.interchange.contents import check_fit, contents_of, counted, filled, misfit
+from adamw_jax.interchange.contents import check_fit, contents_of, counted, misfit
+from adamw_jax.interchange.encoded import decoded, filled_and_encoded
 from adamw_jax.interchange.meaning import LARGEST_GRADIENT, UNCORRECTED_MAXIMUM, quantity_of
 from adamw_jax.parameters import parameters
 
@@ -92,7 +93,7 @@ def from_torch(
     template = jax.eval_shape(optimizer.init, params)
     renamed = quantity_of(optimizer, infinity=True)
     sides = {"given": PYTORCH, "wanted": OURS}
-    return filled(template, params, contents, **sides, narrow=narrow, renamed=renamed)
+    return filled_and_encoded(template, params, contents, **sides, narrow=narrow, renamed=renamed)
 
 
 def to_torch(
@@ -136,7 +137,9 @@ def to_torch(
     if check_hyperparameters:
         torch_groups.check_hyperparameters(optimizer, theirs.param_groups)
     quantity = quantity_of(optimizer, infinity=True)
-    contents = {quantity(name): array for name, array in contents_of(state, params, OURS).items()}
+    contents = {
+        quantity(name): array for name, array in contents_of(decoded(state), params, OURS).items()
+    }
     contents = counted(contents, count, OURS)
     arrays = _laid_out(contents, params, layout)
     left, unfit = dict(arrays), defaultdict(list)
