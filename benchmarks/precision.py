@@ -139,7 +139,7 @@ def eager() -> dict[str, Run]:
 
 
 def tables() -> list[Table]:
-    """Measures all errors; the eager steps are measured for one β₂, because they take long."""
+    """Measures all errors, the eager ones for one β₂, because they take long."""
     grads = gradients()
     note = (
         f"Root mean square of the error over {SIZE} numbers and the last {SEEN} steps, as a share "
