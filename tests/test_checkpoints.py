@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from test_sweep_processes import free_port
 
@@ -70,6 +72,33 @@ def test_two_processes_restore_the_same_bits_and_resume_what_they_saved(saved, t
         for layout in LAYOUTS:
             assert here[layout] == found[layout]
             assert here[f"{layout} resumed"] == here[f"{layout} uninterrupted"]
+
+
+OPTIMIZERS = {
+    "schedule and mask": aj.adamw(lambda step: 0.1, mask=aj.decay_except()),
+    "groups": aj.partition({"*bias": aj.heavy_ball_gd(0.1), "*": aj.amsgrad(0.1)}),
+    "8 bits": aj.adam(0.1, mu_dtype=aj.blockwise_quantization(), nu_dtype=aj.stochastic_rounding()),
+    "MultiSteps": optax.MultiSteps(aj.lion(0.1), 2),
+    "inject_hyperparams": optax.inject_hyperparams(aj.nadamw)(0.1),
+    "masked": optax.masked(aj.adam(0.1), [True, False, True]),
+    "Optax's": optax.adamw(lambda step: 0.1, mask=[True, False, True]),
+}
+
+
+@pytest.mark.parametrize("tx", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_each_moment_lies_where_its_parameter_does(tx):
+    page = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[:2]:
+        exec(compile(block, "checkpoints.md", "exec"), page)
+    assert page["mesh"].size > 1
+    shardings = page["state_shardings"](tx, page["params"], page["split"])
+    state = jax.jit(lambda: tx.init(page["first_params"]()), out_shardings=shardings)()
+    shapes = {x.shape for x in jax.tree.leaves(page["params"])}
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.shape in shapes]
+    assert moments
+    for leaf in jax.tree.leaves(state):
+        assert leaf.shape not in shapes or leaf.sharding == page["spread"](leaf)
+        assert leaf.ndim or leaf.sharding == page["whole"]
 
 
 # What docs/checkpoints.md promises about versions.
