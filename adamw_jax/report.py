@@ -98,7 +98,8 @@ def decay_report(
     (`jax.eval_shape`) will do. Where the decay depends on the gradient, the report shows the
     decay without one: for `cautious_weight_decay` its value where it applies, for LAMB the
     trust ratio of the decay alone. Where momentum follows L2, it shows the first step.
-    `optax.MultiSteps` moves nothing in most steps: report on the optimizer inside it.
+    `optax.MultiSteps` moves nothing in most steps, and the wrappers for bfloat16 parameters
+    nothing by so little: report on the optimizer inside them.
 
     Args:
       optimizer: any Optax transformation. The report names rules only from this library's
