@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import adamw_jax
-from adamw_jax.sweep.training import permutation
+from adamw_jax.sweep.examples import permutation
 from experiments.harness import data
 from experiments.training.autoencoder import (
     OPTIMIZERS,

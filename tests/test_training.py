@@ -9,7 +9,7 @@ from scipy import stats
 
 import adamw_jax
 from adamw_jax import sweep
-from adamw_jax.sweep.training import minibatches, permutation
+from adamw_jax.sweep.examples import minibatches, permutation
 
 N, BATCH, RATE = 192, 32, 1e-2
 

@@ -14,6 +14,7 @@ and `directory`, `manifest` and `table` (the files on disk). `cache` reads what 
 
 from adamw_jax.sweep.cache import kept
 from adamw_jax.sweep.engine import sweep
+from adamw_jax.sweep.examples import Rows
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
@@ -23,7 +24,7 @@ from adamw_jax.sweep.replay import replay
 from adamw_jax.sweep.results import Result
 from adamw_jax.sweep.run import Run
 from adamw_jax.sweep.table import to_table
-from adamw_jax.sweep.training import Rows, TrainingState, training
+from adamw_jax.sweep.training import TrainingState, training
 
 __all__ = [
     "Grid",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from adamw_jax.sweep.training import permutation
+from adamw_jax.sweep.examples import permutation
 from experiments.harness.settings import SettingsError
 
 CLASSES = 10
