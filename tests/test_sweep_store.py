@@ -24,7 +24,7 @@ import pytest
 from flax import nnx
 from sweep_program import GRID, HALVING, begin, differing, go
 
-from adamw_jax.sweep import Halving, Layout, Run, StoreError, engine, product, sweep, tune
+from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, tune, work
 from adamw_jax.sweep.files import digest
 from adamw_jax.sweep.grid import normalized
 from adamw_jax.sweep.manifest import name_of, read
@@ -36,7 +36,7 @@ BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halvin
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once():
     """What the engine compiles is kept from test to test, since most of their time goes there."""
-    compile_variant, programs = engine.compile_variant, {}
+    compile_variant, programs = work.compile_variant, {}
 
     def kept(variant, machine, layout):
         key = variant.run, *variant.numbers.items(), machine.mesh, layout
@@ -45,7 +45,7 @@ def compiled_once():
         return programs[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "compile_variant", kept)
+        patch.setattr(work, "compile_variant", kept)
         yield
 
 
@@ -297,7 +297,7 @@ def test_a_finished_sweep_compiles_and_changes_nothing(
 ):
     shutil.copytree(whole(halving=halving), tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
-    monkeypatch.setattr(engine, "compile_variant", never)
+    monkeypatch.setattr(work, "compile_variant", never)
     compilations.clear()
     results = go(tmp_path, halving=halving, layout=None)
     # The functions of both programs are lowered once, to see that they are the same.
@@ -446,7 +446,7 @@ def test_another_sweep_is_refused_and_nothing_changed(name, state, whole, tmp_pa
         broken_off(tmp_path, 28, identity=IDENTITY)
     edit(tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(engine, "compile_variant", never)
+    monkeypatch.setattr(work, "compile_variant", never)
     with pytest.raises(StoreError, match=re.escape(str(tmp_path)) + f".*{told}"):
         go(tmp_path, **{"identity": IDENTITY, **options})
     assert contents(tmp_path) == before
@@ -761,7 +761,7 @@ def small_memory(monkeypatch):
     """Lets programs of more than some lanes run out of memory, in one of their steps."""
 
     def install(lanes, step, calls=0, message=OUT):
-        compile_variant, left = engine.compile_variant, itertools.count(-calls)
+        compile_variant, left = work.compile_variant, itertools.count(-calls)
 
         def compile_(variant, machine, layout):
             def failing(*args):
@@ -787,7 +787,7 @@ def small_memory(monkeypatch):
                 ]
             )
 
-        monkeypatch.setattr(engine, "compile_variant", compile_)
+        monkeypatch.setattr(work, "compile_variant", compile_)
 
     return install
 
@@ -834,14 +834,14 @@ def test_other_errors_of_jax_come_through(layout, step, small_memory, tmp_path):
 )
 def test_a_layout_fits_the_memory(told, lanes, monkeypatch, tmp_path):
     need = {}
-    compile_variant = engine.compile_variant
+    compile_variant = work.compile_variant
 
     def noted(variant, machine, layout):
         program = compile_variant(variant, machine, layout)
         need[layout] = program.bytes
         return program
 
-    monkeypatch.setattr(engine, "compile_variant", noted)
+    monkeypatch.setattr(work, "compile_variant", noted)
     go(grid=GRID[:1], layout=(lanes, 1))
     room = need.pop(Layout(lanes, 1))
     monkeypatch.setattr(tune, "available_bytes", lambda machine: room)

@@ -5,16 +5,19 @@
     grid = sweep.product(learning_rate=sweep.log_space(1e-4, 1e-1, 7), seed=range(10))
     results = sweep.sweep(sweep.Run(start, advance, length=20), grid, data, output="results")
 
-A call of `sweep`, which is in `engine`, goes through these modules: `grid` (rows of settings),
-`variants` (which runs share a program), `store` (where results are kept), `program` (runs compiled
-side by side) and `chunk` (runs advanced together). They use `tune` (the fastest layout), `halving`,
-and `directory`, `manifest` and `table` (the files on disk). `cache` reads what a cache keeps.
-`training` makes the run of a Flax model, and `replay` does a run of a sweep again.
+A call of `sweep`, which is in `engine`, puts three things together: `plan` says what is to be done,
+chunk by chunk; `executors` are who does it, here or elsewhere; and `store` is where results are
+kept. What an executor is given to do is in `work`: `program` (runs compiled side by side), `chunk`
+(runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of
+settings) and `variants` (which runs share a program); `directory`, `manifest` and `table` are the
+files on disk. `cache` reads what a cache keeps. `training` makes the run of a Flax model, and
+`replay` does a run of a sweep again.
 """
 
 from adamw_jax.sweep.cache import kept
 from adamw_jax.sweep.engine import sweep
 from adamw_jax.sweep.examples import Rows
+from adamw_jax.sweep.executors import Executor, Lost, LostRunsError
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
@@ -27,9 +30,12 @@ from adamw_jax.sweep.table import to_table
 from adamw_jax.sweep.training import TrainingState, training
 
 __all__ = [
+    "Executor",
     "Grid",
     "Halving",
     "Layout",
+    "Lost",
+    "LostRunsError",
     "Progress",
     "Result",
     "Row",

@@ -138,7 +138,6 @@ def advance_chunk(
         pending = metrics
     else:
         keep(pending)
-    meter.skipped(runs * (len(advances) - len(history)))
     if advances.stop == length:
         status[status == RUNNING] = FINISHED
     return state, History(history, counts, list(status), time.perf_counter() - began)

@@ -1,7 +1,9 @@
 """`sweep`: trains a whole grid of runs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,19 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from adamw_jax.sweep import processes, tune
-from adamw_jax.sweep.chunk import Ends, States, advance_chunk, packed, unpacked
+from adamw_jax.sweep import processes
+from adamw_jax.sweep.chunk import Ends
+from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
-from adamw_jax.sweep.interrupts import held
+from adamw_jax.sweep.interrupts import held, released
 from adamw_jax.sweep.manifest import describe, name_of
-from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
+from adamw_jax.sweep.plan import Chunk, Measurement, Plan
+from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import DROPPED, RUNNING, Result
 from adamw_jax.sweep.run import Run
 from adamw_jax.sweep.store import InMemory, OnDisk, Store
 from adamw_jax.sweep.table import check_alike, check_names
 from adamw_jax.sweep.variants import Variant, variants
+from adamw_jax.sweep.work import TooLarge, Trained, Work
+
+SAMPLE = 256  # how many rows a worker that measures layouts is sent; it repeats the last
 
 
 def sweep(
@@ -39,6 +46,8 @@ def sweep(
     watch: Sequence[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
+    on: Executor | None = None,
+    tries: int = 3,
     progress: Listener | bool | None = True,
 ) -> list[Result]:
     """Trains every row of a grid.
@@ -80,6 +89,10 @@ def sweep(
       identity: a JSON object that tells this sweep from others of the same grid, program and
         data.
       devices: by default all local ones.
+      on: who trains the runs; by default this process. Anything with an `Executor`'s two
+        attributes will do.
+      tries: how many workers of `on` may end while they train a chunk, such as by a crash; its
+        runs are then given up. A kept sweep counts those of all calls.
       progress: a listener, None or False for none; by default a line on stderr.
 
     Returns:
@@ -91,9 +104,11 @@ def sweep(
       StoreError: another process is writing to the directory, or it holds another sweep.
       OSError: the directory cannot be written; finished chunks are kept.
       MemoryError: not even a single run fits into memory.
+      LostRunsError: runs were given up; all others are done.
     """
     rows, ends = normalized(grid), Ends(until, watch)
     identity = _checked(layout, halving, identity, devices, progress)
+    _check_executor(on, tries, devices)
     _check_place(output, cache, fresh)
     with held():
         found = variants(run, rows, static, data)
@@ -117,10 +132,11 @@ def sweep(
             place = Path(cache) / name_of(description) if cache is not None else Path(output or "")
             store = OnDisk(place, rows, description, fresh)
         with store:
-            with processes.together("placing the data"):
-                machine = Machine.of(devices or jax.local_devices(), data)
             meter = Meter(to_stderr() if progress is True else progress or None, len(rows))
-            return Engine(rows, found, machine, store, halving, ends, meter).results(layout)
+            work = Work(found, data, ends, devices)
+            with processes.together("placing the data"):
+                engine = Engine(rows, found, work, on or Here(meter), store, halving, tries, meter)
+            return engine.results(layout)
 
 
 def _checked(layout: Any, halving: Any, identity: Any, devices: Any, progress: Any) -> Any:
@@ -144,6 +160,19 @@ def _checked(layout: Any, halving: Any, identity: Any, devices: Any, progress: A
         raise ValueError(f"identity must be JSON: {error}") from error
 
 
+def _check_executor(on: Any, tries: Any, devices: Any) -> None:
+    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
+        raise ValueError(f"tries is an integer from 1 on; got {tries!r}")
+    if on is None:
+        return
+    if not (callable(getattr(on, "run", None)) and hasattr(on, "workers")):
+        raise TypeError(f"on is an executor, with `run` and `workers`; got {on!r}")
+    if devices is not None:
+        raise ValueError("devices are those of this process; with on=, workers use all of theirs")
+    if processes.count() > 1:
+        raise ValueError("with on=, one process makes the call; jax.distributed has joined several")
+
+
 def _check_place(output: Any, cache: Any, fresh: bool) -> None:
     for name, place in {"output": output, "cache": cache}.items():
         if not isinstance(place, str | Path | None):
@@ -162,10 +191,11 @@ class Engine:
     Args:
       rows: the grid.
       variants: the runs of each program.
-      machine: devices and data.
+      work: does the tasks.
+      executor: where they are done.
       store: where results are kept, including those of earlier calls.
       halving: drops the worse runs; None for none.
-      ends: what ends a run early.
+      tries: how many workers may end while they train a run, before it is given up.
       meter: counts advances and reports progress.
     """
 
@@ -173,34 +203,35 @@ class Engine:
         self,
         rows: Sequence[Row],
         variants: Sequence[Variant],
-        machine: Machine,
+        work: Work,
+        executor: Executor,
         store: Store,
         halving: Halving | None,
-        ends: Ends,
+        tries: int,
         meter: Meter,
     ):
-        self.rows, self.variants, self.machine, self.store = rows, variants, machine, store
-        self.halving, self.ends, self.meter = halving, ends, meter
-        self.rungs = rungs_of(halving)
-        self.programs: dict[tuple[str, Layout], Program] = {}
+        self.rows, self.variants, self.work, self.store = rows, variants, work, store
+        self.executor, self.halving, self.tries, self.meter = executor, halving, tries, meter
+        self.rungs, self.reasons = rungs_of(halving), dict[int, str]()
+        self.devices = work.machine().size if isinstance(executor, Here) else 0
 
     def results(self, layout: Layout | None) -> list[Result]:
         """Trains all runs and returns their results; without a layout, the fastest is used."""
         done, alive = self._known(), set(range(len(self.rows)))
         self._expect(done)
-        self._plan(done, layout)
+        self._measure(done, layout)
         for rung in self.rungs:
             with processes.together("training"):
-                for variant in self.variants:
-                    left = [i for i in variant.members if i in alive and rung.awaits(done.get(i))]
-                    self._advance(variant, processes.own(left), rung)
+                self._train(rung, {i for i in alive if rung.awaits(done.get(i))})
             done = self._known()
             self.store.forget(rung.number - 1)
             if self.halving and rung.last:
-                entrants = [done[i] for i in sorted(alive)]
+                entrants = [done[i] for i in sorted(alive & done.keys())]
                 alive = self.halving.survivors(entrants, rung.last)
-        results = [done[i] for i in range(len(self.rows))]
+        results = [done[i] for i in sorted(done)]
         results = [r._replace(status=DROPPED) if r.status == RUNNING else r for r in results]
+        if lost := [i for i in self._given_up() if i in alive]:
+            raise LostRunsError(lost, self.reasons.get(lost[0]), self.tries, results)
         with processes.together("writing the table"):
             self.store.finish(results)
         self.meter.over()
@@ -210,6 +241,10 @@ class Engine:
         """The results so far of all processes; none continues before all have read them."""
         with processes.together("reading what is done"):
             return {result.run: result for result in self.store.read()}
+
+    def _given_up(self) -> set[int]:
+        """The runs at which too many workers have ended."""
+        return {run for run, tries in self.store.tries.items() if tries >= self.tries}
 
     def _expect(self, done: Mapping[int, Result]) -> None:
         """Tells the meter how many advances there are, and how many of them are done."""
@@ -223,85 +258,74 @@ class Engine:
         made = sum(len(result.advance) for result in done.values())
         self.meter.expect(advances / processes.count(), made / processes.count(), ended)
 
-    def _plan(self, done: Mapping[int, Result], layout: Layout | None) -> None:
+    def _measure(self, done: Mapping[int, Result], layout: Layout | None) -> None:
         """Gives a layout to each variant that has runs to train and no layout yet."""
+        workers = processes.count() if isinstance(self.executor, Here) else self.executor.workers
+        tasks = []
+        for variant in self.variants:
+            left = [self.rows[i] for i in variant.members if i not in done]
+            known = self.store.layouts.get(variant.name)
+            if left and (known is None or not self.devices):
+                share, rows = math.ceil(len(left) / workers), tuple(left[:SAMPLE])
+                tasks.append(Measurement(variant.name, rows, share, known or layout))
         with processes.together("measuring layouts"):
-            for variant in self.variants:
-                left = [i for i in variant.members if i not in done]
-                if left and variant.name not in self.store.layouts and processes.index() == 0:
-                    self.store.set_layout(variant.name, layout or self._fastest(variant, left))
+            if processes.index() == 0:
+                for task, found in self._outcomes(iter(tasks)):
+                    if isinstance(found, Lost):
+                        raise RuntimeError(f"a worker ended while {task}: {found.reason}")
+                    self.devices = found.devices
+                    if task.variant not in self.store.layouts:
+                        self.store.set_layout(task.variant, found.layout)
         self.store.refresh()
 
-    def _fastest(self, variant: Variant, left: Sequence[int]) -> Layout:
-        return tune.fastest(
-            lambda layout: self._compiled(variant, layout),
-            -(-len(left) // processes.count()),
-            variant.run.length,
-            self.machine,
-            lambda width: variant.inputs(self.rows, left[:width], width),
-        )
+    def _train(self, rung: Rung, left: set[int]) -> None:
+        """Takes runs through a rung, chunk by chunk."""
+        left = left - self._given_up()
+        by_variant = {
+            variant.name: processes.own([i for i in variant.members if i in left])
+            for variant in self.variants
+        }
+        plan = Plan(rung, by_variant, self.rows, self.store, self.devices)
+        lengths = {variant.name: variant.run.length for variant in self.variants}
+        while plan:
+            for chunk, outcome in self._outcomes(self._sent(plan)):
+                advances, results = 0, []
+                if isinstance(outcome, Trained):
+                    results = outcome.results
+                    self.store.write(rung.number, results, outcome.states)
+                    advances = len(results) * len(rung.advances(lengths[chunk.variant]))
+                elif isinstance(outcome, TooLarge):
+                    self._halve(chunk)
+                    plan.again(chunk)
+                elif not self._lost(chunk, outcome):
+                    plan.again(chunk)
+                self.meter.returned(advances, results)
 
-    def _compiled(self, variant: Variant, layout: Layout) -> Program:
-        key = variant.name, layout
-        if key not in self.programs:
-            self.meter.doing("compiling")
-            self.programs[key] = compile_variant(variant, self.machine, layout)
-        return self.programs[key]
+    def _sent(self, plan: Plan) -> Iterator[Chunk]:
+        for chunk in plan.chunks():
+            self.meter.sent()
+            yield chunk
 
-    def _advance(self, variant: Variant, left: Sequence[int], rung: Rung) -> None:
-        """Takes runs of a variant through a rung, chunk by chunk."""
-        program = None
-        while left:
-            try:
-                program = program or self._fitting(variant, len(left))
-                members = left[: program.width]
-                results, states = self._chunk(program, variant, members, rung)
-            except (jax.errors.JaxRuntimeError, MemoryError) as error:
-                if not tune.out_of_memory(error):
-                    raise
-                failed = program.layout if program else self.store.layouts[variant.name]
-                self.store.set_layout(variant.name, failed.halved())
-                program = None
-                continue
-            self.store.write(rung.number, results, states)
-            self.meter.ended(sum(result.status != RUNNING for result in results))
-            left = left[len(members) :]
+    def _halve(self, chunk: Chunk) -> None:
+        """Halves the layout of a chunk that was too large, unless that has been done."""
+        halved, now = chunk.layout.halved(), self.store.layouts[chunk.variant]
+        if halved.width(1) < now.width(1):
+            self.store.set_layout(chunk.variant, halved)
 
-    def _fitting(self, variant: Variant, runs: int) -> Program:
-        """A program for some runs of a variant, in its layout, halved until it fits into memory."""
-        layout = self.store.layouts[variant.name].within(runs, self.machine.size)
-        program = tune.fitting(lambda half: self._compiled(variant, half), layout, self.machine)
-        if program.layout.lanes < layout.lanes:
-            self.store.set_layout(variant.name, program.layout)
-        return program
+    def _lost(self, chunk: Chunk, lost: Lost) -> bool:
+        """Notes that a worker has ended; returns whether the chunk is given up."""
+        if lost.blame:
+            self.store.count_try(chunk.members)
+            self.reasons |= dict.fromkeys(chunk.members, lost.reason)
+        return not self._given_up().isdisjoint(chunk.members)
 
-    def _chunk(
-        self, program: Program, variant: Variant, members: Sequence[int], rung: Rung
-    ) -> tuple[list[Result], States | None]:
-        """Takes runs through a rung. If another rung follows, their states are returned, too."""
-        state = program.start(*variant.inputs(self.rows, members, program.width))
-        if rung.first:
-            before = [self.store.state(rung.number - 1, i) for i in members]
-            state = packed(before, state)
-        length = variant.run.length
-        state, history = advance_chunk(
-            program, state, len(members), rung.advances(length), length, self.ends, self.meter
-        )
-        results = [
-            Result(
-                run=run,
-                settings=self.rows[run],
-                advance=np.arange(rung.first + 1, rung.first + 1 + count, dtype=np.int32),
-                metrics={
-                    name: np.stack([metrics[name][lane] for metrics in history.metrics[:count]])
-                    for name in variant.metrics
-                },
-                status=history.status[lane],
-                lanes=program.layout.lanes,
-                device=self.machine.device_kind,
-                seconds=history.seconds / len(members),
-                compile_seconds=program.seconds,
-            )
-            for lane, (run, count) in enumerate(zip(members, history.counts, strict=True))
-        ]
-        return results, unpacked(state, len(members)) if rung.last else None
+    def _outcomes(self, tasks: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        """Has tasks done; while others do them, Ctrl-C is raised at once."""
+        waiting = nullcontext if isinstance(self.executor, Here) else released
+        with closing(self.executor.run(self.work, tasks)) as outcomes:
+            while True:
+                with waiting():
+                    found = next(outcomes, None)
+                if found is None:
+                    return
+                yield found

@@ -42,6 +42,20 @@ def held() -> Iterator[None]:
         raise_noted()
 
 
+@contextmanager
+def released() -> Iterator[None]:
+    """Within `held`, lets Ctrl-C be raised at once, in a block that only waits for others."""
+    ours = signal.getsignal(signal.SIGINT) is _note
+    raise_noted()
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, _note)
+
+
 def raise_noted() -> None:
     """Raises the KeyboardInterrupt that was held back, if there is one."""
     global _noted

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -39,16 +40,20 @@ class Manifest(NamedTuple):
       description: what identifies the sweep, as JSON.
       layouts: the layouts of the variants that have one, by name.
       table: the digest of the finished table; None if there is no table yet.
+      tries: how many workers have ended while they trained a run, for runs with at least one.
     """
 
     description: dict[str, Any]
     layouts: Mapping[str, Layout]
     table: str | None = None
+    tries: Mapping[int, int] = MappingProxyType({})
 
     def encoded(self) -> bytes:
         """The file's content."""
         layouts = {name: [lay.lanes, lay.rounds] for name, lay in self.layouts.items()}
         content = {"format": FORMAT, **self.description, "layouts": layouts, "table": self.table}
+        if self.tries:
+            content["tries"] = {str(run): count for run, count in self.tries.items()}
         return json.dumps({**content, "digest": name_of(content)}, indent=1).encode()
 
 
@@ -74,7 +79,8 @@ def read(path: Path) -> Manifest:
         raise StoreError(f"{path} has format {written!r}; this version of adamw_jax reads 1 and 2")
     del found["format"]
     layouts, table = found.pop("layouts", {}), found.pop("table", None)
-    return Manifest(found, _layouts(layouts), table)
+    tries = {int(run): count for run, count in found.pop("tries", {}).items()}
+    return Manifest(found, _layouts(layouts), table, tries)
 
 
 def write(path: Path, content: Manifest) -> None:

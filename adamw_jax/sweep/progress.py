@@ -3,10 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from adamw_jax.sweep.interrupts import raise_noted
+from adamw_jax.sweep.results import RUNNING, Result
 
 
 class Progress(NamedTuple):
@@ -46,6 +47,8 @@ class Meter:
         self.total = self.done = 0.0
         # The number of advances that were timed, and the seconds that they took.
         self.measured, self.spent = 0, 0.0
+        # How many chunks are being trained, and how many of their advances are known to be made.
+        self.chunks, self.told = 0, 0
 
     def expect(self, total: float, done: float, ended: int) -> None:
         """Sets how many advances there are, how many are done, and how many runs have ended."""
@@ -53,26 +56,32 @@ class Meter:
 
     def doing(self, what: str) -> None:
         """Tells the listener what is being done, and raises a Ctrl-C that was held back."""
-        left = max(self.total - self.done, 0.0)
-        seconds = left * self.spent / self.measured if self.measured else math.nan
-        share = min(self.done / self.total, 1.0)
+        done = min(self.done + self.told, self.total)
+        each = self.spent / self.measured if self.measured else math.nan
+        seconds = (self.total - done) * each / max(self.chunks, 1)
+        share = done / self.total if self.total else 0.0
         self.listener(Progress(self.finished, self.runs, share, seconds, what, self.kept))
         raise_noted()
 
     def advanced(self, runs: int, seconds: float) -> None:
         """Counts one advance of `runs` runs, which took `seconds`."""
-        self.done += runs
+        self.told += runs
         self.measured += runs
         self.spent += seconds
         self.doing("training")
 
-    def skipped(self, advances: int) -> None:
-        """Counts advances that are not needed as done."""
-        self.done += advances
+    def sent(self) -> None:
+        """Counts a chunk that is about to be trained."""
+        self.chunks += 1
 
-    def ended(self, runs: int) -> None:
-        """Counts runs that have ended."""
-        self.finished += runs
+    def returned(self, advances: int, results: Sequence[Result]) -> None:
+        """Counts a chunk of so many advances, whether or not all were made, and its results."""
+        if results and not self.told:  # it was trained where nobody told of single advances
+            self.measured += sum(len(result.advance) for result in results)
+            self.spent += sum(result.seconds for result in results)
+        self.done += advances
+        self.chunks, self.told = self.chunks - 1, 0
+        self.finished += sum(result.status != RUNNING for result in results)
         self.doing("training")
 
     def over(self) -> None:

@@ -56,7 +56,7 @@ def replay(
     variant = next(v for v in variants(run, rows, static, data) if result.run in v.members)
     machine = Machine.of(devices or jax.local_devices(), data)
     program = compile_variant(variant, machine, Layout(result.lanes))
-    state = program.start(*variant.inputs(rows, [result.run], program.width))
+    state = program.start(*variant.inputs([rows[result.run]], program.width))
     for _ in range(count):
         state, _ = program.advance(state)
     return jax.tree.map(lambda x: jax.device_put(x[0], machine.mesh.devices.flat[0]), state)

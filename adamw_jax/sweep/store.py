@@ -14,7 +14,7 @@ name, that of the table in sweep.json.
 
 import importlib.util
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -50,6 +50,14 @@ class Store(Protocol):
     def refresh(self) -> None:
         """Reads the layouts that other processes have set."""
 
+    @property
+    def tries(self) -> Mapping[int, int]:
+        """How many workers have ended while they trained a run; only runs with at least one."""
+        ...
+
+    def count_try(self, runs: Iterable[int]) -> None:
+        """Counts a worker that has ended while it trained these runs."""
+
     def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
         """Keeps a chunk's results and, if there are any, its runs' final states, stacked."""
 
@@ -74,6 +82,7 @@ class InMemory:
     def __init__(self):
         self.parts: list[Result] = []
         self.layouts: dict[str, Layout] = {}
+        self.tries: dict[int, int] = {}
         self.states: dict[tuple[int, int], States] = {}
 
     def __enter__(self) -> Self:
@@ -88,6 +97,10 @@ class InMemory:
 
     def refresh(self) -> None:
         """Does nothing: there is one process."""
+
+    def count_try(self, runs: Iterable[int]) -> None:
+        """See `Store`."""
+        self.tries |= {run: self.tries.get(run, 0) + 1 for run in runs}
 
     def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
         """See `Store`."""
@@ -171,6 +184,17 @@ class OnDisk:
         self.manifest = self.manifest._replace(layouts=layouts)
         if self.first:
             manifest.write(self.files.manifest, self.manifest)
+
+    @property
+    def tries(self) -> Mapping[int, int]:
+        """See `Store`."""
+        return self.manifest.tries
+
+    def count_try(self, runs: Iterable[int]) -> None:
+        """See `Store`."""
+        tries = {**self.tries, **{run: self.tries.get(run, 0) + 1 for run in runs}}
+        self.manifest = self.manifest._replace(tries=tries)
+        manifest.write(self.files.manifest, self.manifest)
 
     def refresh(self) -> None:
         """See `Store`."""

@@ -36,11 +36,9 @@ class Variant(NamedTuple):
     state: Any
     metrics: dict[str, jax.ShapeDtypeStruct]
 
-    def inputs(
-        self, rows: Sequence[Row], members: Sequence[int], width: int
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Hyperparameters and seeds [width] of some runs, padded with copies of the last run."""
-        padded = [rows[i] for i in (*members, *[members[-1]] * (width - len(members)))]
+    def inputs(self, rows: Sequence[Row], width: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Hyperparameters and seeds [width] of some rows, padded with copies of the last row."""
+        padded = [*rows, *[rows[-1]] * (width - len(rows))]
         numbers = {
             name: np.array([row[name] for row in padded], dtype)
             for name, dtype in self.numbers.items()

@@ -1,0 +1,120 @@
+"""What is to be done: the tasks of a sweep, each a value that can go to another process."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from adamw_jax.sweep.chunk import States
+from adamw_jax.sweep.grid import Row
+from adamw_jax.sweep.halving import Rung
+from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.store import Store
+
+
+class Chunk(NamedTuple):
+    """Runs of one variant, to be taken through a rung side by side.
+
+    Attributes:
+      variant: its name.
+      members: the numbers of the runs.
+      rows: their settings.
+      rung: the advances to make.
+      layout: the layout of the program.
+      devices: how many devices the program uses.
+      before: each run's state after the rung before; None in the first rung.
+    """
+
+    variant: str
+    members: tuple[int, ...]
+    rows: tuple[Row, ...]
+    rung: Rung
+    layout: Layout
+    devices: int
+    before: list[States] | None
+
+    def __str__(self) -> str:
+        first, last = self.members[0], self.members[-1]
+        return f"run {first}" if first == last else f"the runs from {first} to {last}"
+
+
+class Measurement(NamedTuple):
+    """The layout of a variant, to be found by measuring.
+
+    Attributes:
+      variant: its name.
+      rows: the settings of some runs.
+      runs: how many runs are to be trained by each worker.
+      layout: the layout to use; None if the fastest is to be found.
+    """
+
+    variant: str
+    rows: tuple[Row, ...]
+    runs: int
+    layout: Layout | None
+
+    def __str__(self) -> str:
+        return f"measuring layouts for {self.variant}"
+
+
+class Measured(NamedTuple):
+    """What came of a measurement.
+
+    Attributes:
+      layout: the fastest layout.
+      devices: how many devices the worker has.
+    """
+
+    layout: Layout
+    devices: int
+
+
+Task = Chunk | Measurement
+
+
+class Plan:
+    """The chunks of a rung, made one by one, since a layout may turn out to be too large.
+
+    Args:
+      rung: the rung.
+      left: the runs to take through it, by the names of their variants.
+      rows: the grid.
+      store: knows the layouts and the states of the rung before.
+      devices: how many devices a worker has.
+    """
+
+    def __init__(
+        self,
+        rung: Rung,
+        left: Mapping[str, Sequence[int]],
+        rows: Sequence[Row],
+        store: Store,
+        devices: int,
+    ):
+        self.rung, self.rows, self.store, self.devices = rung, rows, store, devices
+        self.left = {variant: deque(runs) for variant, runs in left.items()}
+
+    def __bool__(self) -> bool:
+        return any(self.left.values())
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Takes chunks from what is left, in the order of the grid."""
+        for variant, left in self.left.items():
+            while left:
+                layout = self.store.layouts[variant].within(len(left), self.devices)
+                count = min(len(left), layout.width(self.devices))
+                members = tuple(left.popleft() for _ in range(count))
+                yield Chunk(
+                    variant,
+                    members,
+                    tuple(self.rows[i] for i in members),
+                    self.rung,
+                    layout,
+                    self.devices,
+                    [self.store.state(self.rung.number - 1, i) for i in members]
+                    if self.rung.first
+                    else None,
+                )
+
+    def again(self, chunk: Chunk) -> None:
+        """Puts the runs of a chunk back."""
+        self.left[chunk.variant].extendleft(reversed(chunk.members))

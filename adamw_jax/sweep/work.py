@@ -1,0 +1,145 @@
+"""Does the tasks of a sweep on this process's devices."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from adamw_jax.sweep import tune
+from adamw_jax.sweep.chunk import Ends, States, advance_chunk, packed, unpacked
+from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
+from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
+from adamw_jax.sweep.progress import Meter
+from adamw_jax.sweep.results import Result
+from adamw_jax.sweep.variants import Variant
+
+
+class Trained(NamedTuple):
+    """What came of a chunk.
+
+    Attributes:
+      results: those of its runs in this rung.
+      states: their states, stacked, if another rung follows.
+    """
+
+    results: list[Result]
+    states: States | None
+
+
+class TooLarge(NamedTuple):
+    """What came of a chunk that did not fit into memory."""
+
+    chunk: Chunk
+
+
+class Work:
+    """A function that does tasks, and keeps the programs that it has compiled.
+
+    A copy of it in another process (cloudpickle makes one) compiles its own.
+
+    Args:
+      variants: the variants whose runs it may be given.
+      data: the data that every run gets.
+      ends: what ends a run early.
+      devices: the devices to use; by default all local ones.
+    """
+
+    def __init__(
+        self,
+        variants: Iterable[Variant],
+        data: Any,
+        ends: Ends,
+        devices: Sequence[Any] | None = None,
+    ):
+        self.variants = {variant.name: variant._replace(members=[]) for variant in variants}
+        self.data, self.ends, self.devices = data, ends, devices
+        self.machines: dict[int | None, Machine] = {}
+        self.programs: dict[tuple[str, Layout, int], Program] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "devices": None, "machines": {}, "programs": {}}
+
+    def __call__(self, task: Task, meter: Meter | None = None) -> Measured | Trained | TooLarge:
+        """Does a task.
+
+        Args:
+          task: what to do.
+          meter: told of what is done on the way; None for nobody.
+        """
+        meter = meter or Meter(None, 0)
+        if isinstance(task, Measurement):
+            return self._measured(task, meter)
+        try:
+            return self._trained(task, meter)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not tune.out_of_memory(error):
+                raise
+            return TooLarge(task)
+
+    def machine(self, devices: int | None = None) -> Machine:
+        """The first so many of the devices, by default all, with the data on each.
+
+        Raises:
+          ValueError: there are not so many.
+        """
+        if devices not in self.machines:
+            found = list(self.devices or jax.local_devices())
+            if devices is not None and devices > len(found):
+                raise ValueError(
+                    f"this worker has {len(found)} devices; the one that measured the layouts had "
+                    f"{devices}. Let all workers have as many"
+                )
+            self.machines[devices] = Machine.of(found[:devices], self.data)
+        return self.machines[devices]
+
+    def _program(self, variant: Variant, layout: Layout, machine: Machine, meter: Meter) -> Program:
+        key = variant.name, layout, machine.size
+        if key not in self.programs:
+            meter.doing("compiling")
+            self.programs[key] = compile_variant(variant, machine, layout)
+        return self.programs[key]
+
+    def _measured(self, task: Measurement, meter: Meter) -> Measured:
+        variant, machine = self.variants[task.variant], self.machine()
+        layout = task.layout or tune.fastest(
+            lambda layout: self._program(variant, layout, machine, meter),
+            task.runs,
+            variant.run.length,
+            machine,
+            lambda width: variant.inputs(task.rows[:width], width),
+        )
+        return Measured(layout, machine.size)
+
+    def _trained(self, chunk: Chunk, meter: Meter) -> Trained | TooLarge:
+        variant, machine = self.variants[chunk.variant], self.machine(chunk.devices)
+        rung, runs, length = chunk.rung, len(chunk.members), variant.run.length
+        program = self._program(variant, chunk.layout, machine, meter)
+        if program.bytes > tune.available_bytes(machine):
+            return TooLarge(chunk)
+        state = program.start(*variant.inputs(chunk.rows, program.width))
+        if chunk.before is not None:
+            state = packed(chunk.before, state)
+        state, history = advance_chunk(
+            program, state, runs, rung.advances(length), length, self.ends, meter
+        )
+        results = [
+            Result(
+                run=run,
+                settings=row,
+                advance=np.arange(rung.first + 1, rung.first + 1 + count, dtype=np.int32),
+                metrics={
+                    name: np.stack([metrics[name][lane] for metrics in history.metrics[:count]])
+                    for name in variant.metrics
+                },
+                status=history.status[lane],
+                lanes=program.layout.lanes,
+                device=machine.device_kind,
+                seconds=history.seconds / runs,
+                compile_seconds=program.seconds,
+            )
+            for lane, (run, row, count) in enumerate(
+                zip(chunk.members, chunk.rows, history.counts, strict=True)
+            )
+        ]
+        return Trained(results, unpacked(state, runs) if rung.last else None)
