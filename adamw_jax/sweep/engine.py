@@ -1,9 +1,11 @@
 """`sweep`: trains a whole grid of runs."""
 
+import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from adamw_jax.sweep import processes
 from adamw_jax.sweep.chunk import Ends
-from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError
+from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError, Outcomes
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
 from adamw_jax.sweep.interrupts import held, released
@@ -165,8 +167,8 @@ def _check_executor(on: Any, tries: Any, devices: Any) -> None:
         raise ValueError(f"tries is an integer from 1 on; got {tries!r}")
     if on is None:
         return
-    if not (callable(getattr(on, "run", None)) and hasattr(on, "workers")):
-        raise TypeError(f"on is an executor, with `run` and `workers`; got {on!r}")
+    if not (callable(getattr(on, "start", None)) and hasattr(on, "workers")):
+        raise TypeError(f"on is an executor, with `start` and `workers`; got {on!r}")
     if devices is not None:
         raise ValueError("devices are those of this process; with on=, workers use all of theirs")
     if processes.count() > 1:
@@ -192,7 +194,7 @@ class Engine:
       rows: the grid.
       variants: the runs of each program.
       work: does the tasks.
-      executor: where they are done.
+      executor: has them done.
       store: where results are kept, including those of earlier calls.
       halving: drops the worse runs; None for none.
       tries: how many workers may end while they train a run, before it is given up.
@@ -213,10 +215,16 @@ class Engine:
         self.rows, self.variants, self.work, self.store = rows, variants, work, store
         self.executor, self.halving, self.tries, self.meter = executor, halving, tries, meter
         self.rungs, self.reasons = rungs_of(halving), dict[int, str]()
-        self.devices = work.machine().size if isinstance(executor, Here) else 0
+        self.here = isinstance(executor, Here)
+        self.devices = work.machine().size if self.here else 0
+        self.exit = ExitStack()
 
     def results(self, layout: Layout | None) -> list[Result]:
         """Trains all runs and returns their results; without a layout, the fastest is used."""
+        with self.exit:
+            return self._results(layout)
+
+    def _results(self, layout: Layout | None) -> list[Result]:
         done, alive = self._known(), set(range(len(self.rows)))
         self._expect(done)
         self._measure(done, layout)
@@ -260,7 +268,7 @@ class Engine:
 
     def _measure(self, done: Mapping[int, Result], layout: Layout | None) -> None:
         """Gives a layout to each variant that has runs to train and no layout yet."""
-        workers = processes.count() if isinstance(self.executor, Here) else self.executor.workers
+        workers = processes.count() if self.here else self.executor.workers
         tasks = []
         for variant in self.variants:
             left = [self.rows[i] for i in variant.members if i not in done]
@@ -270,13 +278,26 @@ class Engine:
                 tasks.append(Measurement(variant.name, rows, share, known or layout))
         with processes.together("measuring layouts"):
             if processes.index() == 0:
-                for task, found in self._outcomes(iter(tasks)):
-                    if isinstance(found, Lost):
-                        raise RuntimeError(f"a worker ended while {task}: {found.reason}")
-                    self.devices = found.devices
-                    if task.variant not in self.store.layouts:
-                        self.store.set_layout(task.variant, found.layout)
+                self._measured(tasks)
         self.store.refresh()
+
+    def _measured(self, tasks: list[Measurement]) -> None:
+        """Has measurements made, again if a worker ends."""
+        ended = Counter[str]()
+        while tasks:
+            given, tasks = iter(tasks), []
+            for task, found in self._outcomes(given):
+                if isinstance(found, Lost):
+                    tasks.append(task)
+                    ended[task.variant] += found.blame
+                    if ended[task.variant] >= self.tries:
+                        raise RuntimeError(
+                            f"workers ended {self.tries} times while {task}: {found.reason}"
+                        )
+                    continue
+                self.devices = found.devices
+                if task.variant not in self.store.layouts:
+                    self.store.set_layout(task.variant, found.layout)
 
     def _train(self, rung: Rung, left: set[int]) -> None:
         """Takes runs through a rung, chunk by chunk."""
@@ -319,10 +340,15 @@ class Engine:
             self.reasons |= dict.fromkeys(chunk.members, lost.reason)
         return not self._given_up().isdisjoint(chunk.members)
 
+    @functools.cached_property
+    def _does(self) -> Callable[[Iterator[Any]], Outcomes]:
+        """Has tasks done. Workers are started when there is a task, and end with the sweep."""
+        return self.exit.enter_context(self.executor.start(self.work))
+
     def _outcomes(self, tasks: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         """Has tasks done; while others do them, Ctrl-C is raised at once."""
-        waiting = nullcontext if isinstance(self.executor, Here) else released
-        with closing(self.executor.run(self.work, tasks)) as outcomes:
+        waiting = nullcontext if self.here else released
+        with closing(self._does(tasks)) as outcomes:
             while True:
                 with waiting():
                     found = next(outcomes, None)

@@ -1,21 +1,20 @@
 """Who does the tasks of a sweep: this process, or whatever an executor makes of it.
 
-An executor is given a function and tasks, and yields what came of each. This one starts a process
-for every task:
+An executor starts workers, which are given a function, and has them do tasks with it. One that has
+no workers, but does the tasks itself:
 
-    class Spawned:
-        def run(self, work, tasks):
-            for task in tasks:
-                with concurrent.futures.ProcessPoolExecutor(1, SPAWN) as pool:
-                    try:
-                        yield task, pool.submit(work, task).result()
-                    except BrokenProcessPool as error:
-                        yield task, Lost(str(error))
+    class Mine:
+        workers = 1
 
-    sweep(run, grid, data, on=Spawned())
+        @contextlib.contextmanager
+        def start(self, work):
+            yield lambda tasks: ((task, work(task)) for task in tasks)
+
+    sweep(run, grid, data, on=Mine())
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from adamw_jax.sweep.plan import Task
@@ -47,24 +46,22 @@ class Executor(Protocol):
 
     workers: int
 
-    def run(self, work: Callable[[Task], Any], tasks: Iterator[Task]) -> Outcomes:
-        """Does all tasks, in any order. It is called again if more tasks come up later.
-
-        Ctrl-C is raised in it while it waits, and the generator is closed if the sweep fails: end
-        what it has started in a `finally`.
+    def start(
+        self, work: Callable[[Task], Any]
+    ) -> AbstractContextManager[Callable[[Iterator[Task]], Outcomes]]:
+        """Starts workers, and ends them when the block is left, however that happens.
 
         Args:
-          work: does a task, in whatever process. Tasks do not depend on each other. It keeps what
-            it has compiled, so a worker should be given it once; cloudpickle can pickle it, pickle
-            only if it can pickle the functions of the run.
-          tasks: values that can be pickled; `str` names one for people. Take one when a worker is
-            free for it, since what is left to do depends on what has come back.
+          work: does a task, in whatever process. It keeps what it has compiled, so give it to a
+            worker once. cloudpickle can pickle it; pickle only if it can pickle the functions of
+            the run.
 
-        Yields:
-          Each task with what `work` returned, or with `Lost` if the worker has ended.
-
-        Raises:
-          Exception: what `work` raised.
+        Returns:
+          A context manager with a function that has tasks done, in any order, and yields each with
+          what `work` returned, or with `Lost` if the worker has ended; what `work` raises, it
+          raises. It is called several times, one after another. Tasks can be pickled, and `str`
+          names one for people. It takes one when there is a worker for it, since what is left to
+          do depends on what has come back. Ctrl-C is raised in it while it waits.
         """
         ...
 
@@ -100,7 +97,12 @@ class Here:
     def __init__(self, meter: Meter):
         self.meter = meter
 
-    def run(self, work: Callable[..., Any], tasks: Iterator[Task]) -> Outcomes:
+    @contextmanager
+    def start(self, work: Callable[..., Any]) -> Iterator[Callable[[Iterator[Task]], Outcomes]]:
         """See `Executor`."""
-        for task in tasks:
-            yield task, work(task, self.meter)
+
+        def done(tasks: Iterator[Task]) -> Outcomes:
+            for task in tasks:
+                yield task, work(task, self.meter)
+
+        yield done
