@@ -179,7 +179,8 @@ def test_a_worker_that_is_taken_away_is_not_a_try(blame, tmp_path):
 
     options = {"grid": FEW, "layout": (1, 1), "on": Shuffled(spoil)}
     if blame:
-        with pytest.raises(LostRunsError, match="32 runs .* 0, 1, 2, 3, 4, 5, 6, 7, ...: .*3 times: it"):
+        told = "32 runs .* 0, 1, 2, 3, 4, 5, 6, 7, ...: .* 3 times: it rained"
+        with pytest.raises(LostRunsError, match=told):
             go(tmp_path, **options)
     else:
         assert differing(go(tmp_path, **options), go(grid=FEW)) == []
@@ -251,3 +252,22 @@ def test_a_worker_with_fewer_devices_says_so():
     one = work.Work([], jnp.zeros(1), None, jax.devices()[:1])
     with pytest.raises(ValueError, match="this worker has 1 devices; .* had 4"):
         one.machine(4)
+
+
+def test_a_worker_has_the_settings_of_the_one_who_calls():
+    theirs = cloudpickle.dumps(work.Work([], None, None))
+    with jax.enable_x64(True):
+        wide = cloudpickle.dumps(work.Work([], None, None))
+    try:
+        cloudpickle.loads(wide)
+        assert jax.config.jax_enable_x64
+    finally:
+        cloudpickle.loads(theirs)
+    assert not jax.config.jax_enable_x64
+
+
+def test_a_worker_of_another_version_says_so(monkeypatch):
+    ours = cloudpickle.dumps(work.Work([], None, None))
+    monkeypatch.setattr(work, "dependencies", lambda: {"jax_version": "0.9"})
+    with pytest.raises(RuntimeError, match="this worker's jax_version is 0.9, and the sweep's is"):
+        cloudpickle.loads(ours)

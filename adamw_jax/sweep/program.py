@@ -6,11 +6,15 @@ does so `rounds` times, one after another (`lax.map`): (1, 1) is one run at a ti
 the number of lanes that the program is compiled for, but not on the other lanes.
 """
 
+import functools
 import math
 import operator
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -92,9 +96,10 @@ class Machine(NamedTuple):
         return self.mesh.size
 
     @property
-    def device_kind(self) -> str:
-        """The kind of the devices, such as "cpu"."""
-        return self.mesh.devices.flat[0].device_kind
+    def device(self) -> str:
+        """What the devices are, such as "NVIDIA H200"; for a CPU, its name and its threads."""
+        device = self.mesh.devices.flat[0]
+        return _cpu() if device.platform == "cpu" else device.device_kind
 
     @property
     def over_devices(self) -> NamedSharding:
@@ -192,6 +197,19 @@ def compile_variant(variant: Variant, machine: Machine, layout: Layout) -> Progr
         max(_bytes(started), _bytes(advanced)),
         time.perf_counter() - began,
     )
+
+
+@functools.cache
+def _cpu() -> str:
+    """The processor's name, and how many threads XLA has: sums depend on both."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = (names or [platform.processor() or platform.machine()])[0]
+    # XLA asks the same: NPROC, then the cores that this process may use.
+    affinity = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))
+    threads = int(os.environ.get("NPROC") or len(affinity(0)))
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _bytes(compiled: Any) -> int:

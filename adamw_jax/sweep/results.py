@@ -23,7 +23,8 @@ class Result(NamedTuple):
       status: the run's state after the last of the advances: "finished"; "diverged"; "stopped"
         by `until`; "dropped" by halving; or "running", between two rungs.
       lanes: how many runs were side by side on a device.
-      device: the kind of device, such as "cpu".
+      device: the kind of device; for a CPU its name and how many threads it has, such as
+        "AMD EPYC 7763 64-Core Processor, 2 threads".
       seconds: the run's part of the wall time.
       compile_seconds: the time to compile its program, which all runs of the program share.
     """

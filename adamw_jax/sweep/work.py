@@ -8,11 +8,18 @@ import numpy as np
 
 from adamw_jax.sweep import tune
 from adamw_jax.sweep.chunk import Ends, States, advance_chunk, packed, unpacked
+from adamw_jax.sweep.manifest import dependencies
 from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
 from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import Result
 from adamw_jax.sweep.variants import Variant
+
+# The settings of JAX on which results depend.
+SETTINGS = (
+    "jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable",
+    "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion",
+)  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -36,7 +43,8 @@ class TooLarge(NamedTuple):
 class Work:
     """A function that does tasks, and keeps the programs that it has compiled.
 
-    A copy of it in another process (cloudpickle makes one) compiles its own.
+    A copy of it in another process (cloudpickle makes one) compiles its own. It makes the settings
+    of JAX there those of this process, for which the run was traced.
 
     Args:
       variants: the variants whose runs it may be given.
@@ -58,7 +66,22 @@ class Work:
         self.programs: dict[tuple[str, Layout, int], Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "devices": None, "machines": {}, "programs": {}}
+        settings = {name: getattr(jax.config, name) for name in SETTINGS}
+        own = {"devices": None, "machines": {}, "programs": {}}
+        return {"settings": settings, "versions": dependencies(), **vars(self), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        theirs, ours = state.pop("versions"), dependencies()
+        if different := [name for name in ours if ours[name] != theirs[name]]:
+            name = different[0]
+            raise RuntimeError(
+                f"this worker's {name} is {ours[name]}, and the sweep's is {theirs[name]}: install "
+                "the same versions everywhere"
+            )
+        for name, value in state.pop("settings").items():
+            if getattr(jax.config, name) != value:
+                jax.config.update(name, value)
+        vars(self).update(state)
 
     def __call__(self, task: Task, meter: Meter | None = None) -> Measured | Trained | TooLarge:
         """Does a task.
@@ -134,7 +157,7 @@ class Work:
                 },
                 status=history.status[lane],
                 lanes=program.layout.lanes,
-                device=machine.device_kind,
+                device=machine.device,
                 seconds=history.seconds / runs,
                 compile_seconds=program.seconds,
             )
