@@ -10,11 +10,12 @@ chunk by chunk; `executors` are who does it, here or elsewhere; and `store` is w
 kept. What an executor is given to do is in `work`: `program` (runs compiled side by side), `chunk`
 (runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of
 settings) and `variants` (which runs share a program); `directory`, `manifest` and `table` are the
-files on disk. `cache` reads what a cache keeps. `training` makes the run of a Flax model, and
-`replay` does a run of a sweep again.
+files on disk. `cache` reads what a cache keeps. `training` makes the run of a Flax model,
+`dry_run` says what a sweep will take, and `replay` does a run of a sweep again.
 """
 
 from adamw_jax.sweep.cache import kept
+from adamw_jax.sweep.dry_run import Estimate, ProgramEstimate, dry_run
 from adamw_jax.sweep.engine import sweep
 from adamw_jax.sweep.examples import Rows
 from adamw_jax.sweep.executors import Executor, Lost, LostRunsError
@@ -30,12 +31,14 @@ from adamw_jax.sweep.table import to_table
 from adamw_jax.sweep.training import TrainingState, training
 
 __all__ = [
+    "Estimate",
     "Executor",
     "Grid",
     "Halving",
     "Layout",
     "Lost",
     "LostRunsError",
+    "ProgramEstimate",
     "Progress",
     "Result",
     "Row",
@@ -44,6 +47,7 @@ __all__ = [
     "StoreError",
     "TrainingState",
     "concatenated",
+    "dry_run",
     "kept",
     "log_space",
     "product",

@@ -20,7 +20,7 @@ from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
 from adamw_jax.sweep.interrupts import held, released
 from adamw_jax.sweep.manifest import describe, name_of
-from adamw_jax.sweep.plan import Chunk, Measurement, Plan
+from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import DROPPED, RUNNING, Result
@@ -29,8 +29,6 @@ from adamw_jax.sweep.store import InMemory, OnDisk, Store
 from adamw_jax.sweep.table import check_alike, check_names
 from adamw_jax.sweep.variants import Variant, variants
 from adamw_jax.sweep.work import TooLarge, Trained, Work
-
-SAMPLE = 256  # how many rows a worker that measures layouts is sent; it repeats the last
 
 
 def sweep(

@@ -1,5 +1,6 @@
 """What is to be done: the tasks of a sweep, each a value that can go to another process."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.halving import Rung
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.store import Store
+
+SAMPLE = 256  # how many rows a worker that measures is sent; it repeats the last
 
 
 class Chunk(NamedTuple):
@@ -45,12 +48,14 @@ class Measurement(NamedTuple):
       rows: the settings of some runs.
       runs: how many runs are to be trained by each worker.
       layout: the layout to use; None if the fastest is to be found.
+      timed: whether the program in this layout is to be timed, too.
     """
 
     variant: str
     rows: tuple[Row, ...]
     runs: int
     layout: Layout | None
+    timed: bool = False
 
     def __str__(self) -> str:
         return f"measuring layouts for {self.variant}"
@@ -62,10 +67,18 @@ class Measured(NamedTuple):
     Attributes:
       layout: the fastest layout.
       devices: how many devices the worker has.
+      device: what they are.
+      seconds: how long an advance takes, if that was asked.
+      compile_seconds: how long the program took to compile, if that was asked.
+      bytes: the memory that it needs on each device, if that was asked.
     """
 
     layout: Layout
     devices: int
+    device: str
+    seconds: float = math.nan
+    compile_seconds: float = math.nan
+    bytes: int = 0
 
 
 Task = Chunk | Measurement

@@ -115,6 +115,11 @@ def time_left(progress: Progress) -> str:
     seconds = progress.seconds_left
     if math.isnan(seconds) or progress.share == 1:
         return ""
+    return f", {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, such as "3.2 s" or "12 min"."""
     if seconds < 100:
-        return f", {seconds:.0f} s left"
-    return f", {seconds / 60:.0f} min left" if seconds < 6000 else f", {seconds / 3600:.1f} h left"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

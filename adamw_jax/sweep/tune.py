@@ -83,7 +83,7 @@ def fastest(
         if program.layout.lanes < lanes:
             break
         try:
-            seconds = _seconds(program, inputs)
+            seconds = seconds_of_advance(program, inputs)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if lanes == 1 or not out_of_memory(error):
                 raise
@@ -106,8 +106,15 @@ def fastest(
     return Layout(best, 2 ** max(0, round(math.log2(rounds)))).within(runs, machine.size)
 
 
-def _seconds(program: Program, inputs) -> float:
-    """How long a call of `advance` takes, not counting the program's first call."""
+def seconds_of_advance(
+    program: Program, inputs: Callable[[int], tuple[dict[str, np.ndarray], np.ndarray]]
+) -> float:
+    """How long a call of `advance` takes, not counting the program's first call.
+
+    Args:
+      program: the program.
+      inputs: makes hyperparameters and seeds for a width.
+    """
     state, metrics = program.advance(program.start(*inputs(program.width)))
     jax.block_until_ready(metrics)
     times = []

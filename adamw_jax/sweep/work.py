@@ -125,14 +125,24 @@ class Work:
 
     def _measured(self, task: Measurement, meter: Meter) -> Measured:
         variant, machine = self.variants[task.variant], self.machine()
+        inputs = lambda width: variant.inputs(task.rows[:width], width)  # noqa: E731
         layout = task.layout or tune.fastest(
             lambda layout: self._program(variant, layout, machine, meter),
             task.runs,
             variant.run.length,
             machine,
-            lambda width: variant.inputs(task.rows[:width], width),
+            inputs,
         )
-        return Measured(layout, machine.size)
+        if not task.timed:
+            return Measured(layout, machine.size, machine.device)
+        layout = layout.within(task.runs, machine.size)
+        program = tune.fitting(
+            lambda layout: self._program(variant, layout, machine, meter), layout, machine
+        )
+        seconds = tune.seconds_of_advance(program, inputs)
+        return Measured(
+            program.layout, machine.size, machine.device, seconds, program.seconds, program.bytes
+        )
 
     def _trained(self, chunk: Chunk, meter: Meter) -> Trained | TooLarge:
         variant, machine = self.variants[chunk.variant], self.machine(chunk.devices)
