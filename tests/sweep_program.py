@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from adamw_jax import sweep
+from adamw_jax.sweep import lease
 
 LENGTH = 6
 HALVING = sweep.Halving("loss", rungs=(2, 4))
@@ -74,8 +76,10 @@ def go(output=None, *, length=LENGTH, steps=2, grid=GRID, layout=(1, 1), **optio
 
 
 def columns(results):
-    """Each column in words, which are exact, of a sweep's results or directory."""
-    if isinstance(results, Path):
+    """Each column in words, which are exact, of a sweep's results, table or directory."""
+    if isinstance(results, bytes):
+        table = pq.read_table(io.BytesIO(results))
+    elif isinstance(results, Path):
         table = pq.read_table(results / "results.parquet")
     else:
         table = sweep.to_table(results)
@@ -113,7 +117,9 @@ def main():
     parser.add_argument("--pause", type=float, default=0.0, help="seconds after each advance")
     parser.add_argument("--process", type=int, nargs=3, help="port, number of processes, index")
     parser.add_argument("--devices", type=int, default=1, help="that the CPU shows")
+    parser.add_argument("--lease", type=float, help="seconds that a lease lasts")
     asked = parser.parse_args()
+    lease.LASTS = asked.lease or lease.LASTS
     jax.config.update("jax_num_cpu_devices", asked.devices)
     if asked.process:
         port, count, index = asked.process

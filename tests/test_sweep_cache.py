@@ -9,6 +9,7 @@ import pytest
 from sweep_program import GRID, differing, go
 
 from adamw_jax import sweep
+from adamw_jax.sweep.directory import Directory
 from adamw_jax.sweep.files import digest
 from adamw_jax.sweep.manifest import name_of, read
 
@@ -102,7 +103,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 @pytest.mark.parametrize("cache", sorted(RESULTS.glob("*/sweeps/*")), ids=lambda path: path.name)
 def test_the_results_in_the_documentation_are_found(cache):
     (place,) = cache.iterdir()
-    manifest = read(place / "sweep.json")
+    manifest = read(Directory(place))
     assert name_of(manifest.description) == place.name
     assert digest((place / "results.parquet").read_bytes()) == manifest.table
     names = list(manifest.description["grid"]["values"])

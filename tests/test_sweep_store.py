@@ -25,10 +25,11 @@ from flax import nnx
 from sweep_program import GRID, HALVING, begin, differing, go
 
 from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, tune, work
+from adamw_jax.sweep.directory import Directory
 from adamw_jax.sweep.files import digest
 from adamw_jax.sweep.grid import normalized
+from adamw_jax.sweep.keeping import Kept
 from adamw_jax.sweep.manifest import name_of, read
-from adamw_jax.sweep.store import OnDisk
 
 BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halving"])
 
@@ -195,8 +196,8 @@ def test_a_kill_while_a_sweep_is_made_fresh_breaks_nothing(killed, whole, tmp_pa
 
 
 def claimed_fresh(output):
-    description = read(output / "sweep.json").description
-    with OnDisk(output, normalized(GRID), description, fresh=True):
+    description = read(Directory(output)).description
+    with Kept(Directory(output), normalized(GRID), description, fresh=True):
         pass
 
 
@@ -264,13 +265,13 @@ def test_an_interrupted_sweep_goes_on_where_it_was(calls, halving, whole, tmp_pa
     assert not any(".tmp" in name for name in names(tmp_path))
     done = {(path.name[0], run) for path in kept for run in pq.read_table(path)["run"].to_pylist()}
     assert bool(done) == (calls > 2)
-    again, write = set(), OnDisk.write
+    again, write = set(), Kept.write
 
     def writes(store, rung, results, states):
         again.update((str(rung), result.run) for result in results)
         write(store, rung, results, states)
 
-    monkeypatch.setattr(OnDisk, "write", writes)
+    monkeypatch.setattr(Kept, "write", writes)
     go(tmp_path, halving=halving)
     assert again and not again & done
     assert differing(tmp_path, whole(halving=halving)) == []
@@ -548,9 +549,9 @@ def test_no_flipped_bit_of_results_goes_unnoticed(file, whole, tmp_path):
     else:
         broken_off(tmp_path, 28)
     path = next(tmp_path.glob(file))
-    content, description = path.read_bytes(), read(tmp_path / "sweep.json").description
+    content, description = path.read_bytes(), read(Directory(tmp_path)).description
     places = random.Random(0).sample(range(8 * len(content)), 300)
-    with OnDisk(tmp_path, normalized(GRID), description) as store:
+    with Kept(Directory(tmp_path), normalized(GRID), description) as store:
         store.read()
         for _place, changed in flipped(content, places):
             path.write_bytes(changed)
@@ -562,12 +563,12 @@ def test_no_flipped_bit_of_a_manifest_loses_results(whole, tmp_path):
     """It is noticed, or the content means the same; the manifest is then written anew."""
     shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
     path = tmp_path / "sweep.json"
-    content, asked = path.read_bytes(), read(path)
+    content, asked = path.read_bytes(), read(Directory(tmp_path))
     for place, changed in flipped(content, random.Random(1).sample(range(8 * len(content)), 300)):
         path.write_bytes(changed)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            with OnDisk(tmp_path, normalized(GRID), asked.description) as store:
+            with Kept(Directory(tmp_path), normalized(GRID), asked.description) as store:
                 assert store.manifest == asked, place
         noticed = "".join(str(warning.message) for warning in told)
         assert json.loads(changed_or(changed)) == json.loads(content) or "are kept" in noticed
@@ -670,9 +671,7 @@ def test_a_directory_of_the_first_format_goes_on(state, whole, tmp_path):
         go(tmp_path, length=7)
     go(tmp_path)
     assert differing(tmp_path, whole()) == []
-    assert read(tmp_path / "sweep.json").table == digest(
-        (tmp_path / "results.parquet").read_bytes()
-    )
+    assert read(Directory(tmp_path)).table == digest((tmp_path / "results.parquet").read_bytes())
 
 
 def test_a_lost_manifest_of_the_first_format_is_not_guessed(tmp_path):

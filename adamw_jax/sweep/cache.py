@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from adamw_jax.sweep import manifest, table
+from adamw_jax.sweep.claim import TABLE
+from adamw_jax.sweep.folder import opened
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.results import Result
 
@@ -19,7 +21,7 @@ def kept(
     had any functions, data, options and versions.
 
     Args:
-      cache: the directory that was given to `sweep` as `cache`.
+      cache: the directory or address that was given to `sweep` as `cache`.
       grid: the rows of settings.
       identity: the `identity` that was given to `sweep`; None if any will do.
 
@@ -27,18 +29,17 @@ def kept(
       A result for each row, from the newest such sweep; None if there is none.
 
     Raises:
-      StoreError: the results are damaged.
+      StoreError: the results are damaged, or the object store cannot be read.
     """
     rows = normalized(grid)
     asked = manifest.describe_grid(rows)
-    tables = sorted(Path(cache).glob("*/results.parquet"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(tables):
+    for folder in reversed(opened(cache).holding(TABLE)):
         try:
-            found = manifest.read(path.with_name("sweep.json"))
+            found = manifest.read(folder)
         except (FileNotFoundError, manifest.ManifestError) as error:
-            warnings.warn(f"{path} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{folder.path(TABLE)} is left out: {error}", stacklevel=2)
             continue
         described = found.description
         if described["grid"] == asked and identity in (None, described["identity"]):
-            return table.read(path, found.table, rows)
+            return table.read(folder, TABLE, found.table, rows)
     return None

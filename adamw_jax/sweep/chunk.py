@@ -1,23 +1,18 @@
 """One chunk: a program's lanes, advanced together until all of them have ended."""
 
-import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamw_jax.sweep.files import damage, write_whole
 from adamw_jax.sweep.program import Program
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import DIVERGED, FINISHED, RUNNING, STOPPED
-
-# The leaves of a state on the host, each [runs, …]; random keys are stored as their key data.
-States = list[np.ndarray]
+from adamw_jax.sweep.states import States
 
 
 @dataclass(frozen=True)
@@ -173,23 +168,3 @@ def packed(states: Sequence[States], like: Any) -> Any:
         return jax.device_put(stacked, leaf.sharding)
 
     return jax.tree.unflatten(structure, [placed(i, leaf) for i, leaf in enumerate(leaves)])
-
-
-def write_states(path: Path, runs: Sequence[int], states: States) -> None:
-    """Writes the stacked states of runs as a NumPy npz file."""
-    content = io.BytesIO()
-    leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
-    np.savez(content, runs=np.array(runs), **leaves)
-    write_whole(path, content.getvalue())
-
-
-def read_states(path: Path) -> dict[int, States]:
-    """Reads the leaves of each run's state.
-
-    Raises:
-      StoreError: the file is damaged.
-    """
-    with damage(path, "start again"), path.open("rb") as file:
-        arrays = dict(np.load(file))
-        leaves = [arrays[f"leaf{i}"] for i in range(len(arrays) - 1)]
-        return {run: [leaf[i] for leaf in leaves] for i, run in enumerate(arrays["runs"].tolist())}

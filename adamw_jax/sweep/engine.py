@@ -16,16 +16,18 @@ import numpy as np
 from adamw_jax.sweep import processes
 from adamw_jax.sweep.chunk import Ends
 from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError, Outcomes
+from adamw_jax.sweep.folder import opened
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
 from adamw_jax.sweep.interrupts import held, released
+from adamw_jax.sweep.keeping import Kept
 from adamw_jax.sweep.manifest import describe, name_of
 from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import DROPPED, RUNNING, Result
 from adamw_jax.sweep.run import Run
-from adamw_jax.sweep.store import InMemory, OnDisk, Store
+from adamw_jax.sweep.store import InMemory, Store
 from adamw_jax.sweep.table import check_alike, check_names
 from adamw_jax.sweep.variants import Variant, variants
 from adamw_jax.sweep.work import TooLarge, Trained, Work
@@ -129,8 +131,9 @@ def sweep(
                 watch=None if watch is None else sorted(watch),
                 identity=identity,
             )
-            place = Path(cache) / name_of(description) if cache is not None else Path(output or "")
-            store = OnDisk(place, rows, description, fresh)
+            place = opened(cache if cache is not None else output or "")
+            place = place.within(name_of(description)) if cache is not None else place
+            store = Kept(place, rows, description, fresh)
         with store:
             meter = Meter(to_stderr() if progress is True else progress or None, len(rows))
             work = Work(found, data, ends, devices)

@@ -85,11 +85,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def damage(path: Path, then: str) -> Iterator[None]:
+def damage(path: str, then: str) -> Iterator[None]:
     """Turns any error in reading a file into one that says that the file is damaged.
 
     Args:
-      path: the path of the file.
+      path: the file's path or address.
       then: what to do, or what happens, once the file is deleted; ends the message.
 
     Raises:

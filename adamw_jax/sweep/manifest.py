@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamw_jax.sweep.files import StoreError, digest, write_whole
+from adamw_jax.sweep.files import StoreError, digest
+from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.variants import Variant
 from adamw_jax.version import __version__
 
+NAME = "sweep.json"
 FORMAT = 2
 CALLBACKS = "has callbacks"
 
@@ -57,15 +58,15 @@ class Manifest(NamedTuple):
         return json.dumps({**content, "digest": name_of(content)}, indent=1).encode()
 
 
-def read(path: Path) -> Manifest:
-    """Reads a manifest.
+def read(folder: Folder) -> Manifest:
+    """Reads a folder's manifest.
 
     Raises:
       ManifestError: the file is damaged, or does not describe a sweep.
       StoreError: a later version of the library wrote it.
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: there is none.
     """
-    content = path.read_bytes()
+    content = folder.read(NAME)
     try:
         found = json.loads(content)
     except ValueError as error:  # also raised for a wrong encoding
@@ -76,18 +77,20 @@ def read(path: Path) -> Manifest:
     if written != 1 and own != name_of(found):
         raise ManifestError("it is not what was written")
     if written not in (1, FORMAT):
-        raise StoreError(f"{path} has format {written!r}; this version of adamw_jax reads 1 and 2")
+        raise StoreError(
+            f"{folder.path(NAME)} has format {written!r}; this version of adamw_jax reads 1 and 2"
+        )
     del found["format"]
     layouts, table = found.pop("layouts", {}), found.pop("table", None)
     tries = {int(run): count for run, count in found.pop("tries", {}).items()}
     return Manifest(found, _layouts(layouts), table, tries)
 
 
-def write(path: Path, content: Manifest) -> None:
-    """Writes a manifest, unless the file has that content already."""
+def write(folder: Folder, content: Manifest) -> None:
+    """Writes a folder's manifest, unless it is that one already."""
     encoded = content.encoded()
-    if not path.exists() or path.read_bytes() != encoded:
-        write_whole(path, encoded)
+    if not folder.has(NAME) or folder.read(NAME) != encoded:
+        folder.replace(NAME, encoded)
 
 
 def _layouts(found: Any) -> dict[str, Layout]:

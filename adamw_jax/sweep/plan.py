@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from adamw_jax.sweep.chunk import States
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.halving import Rung
 from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.states import States
 from adamw_jax.sweep.store import Store
 
 SAMPLE = 256  # how many rows a worker that measures is sent; it repeats the last

@@ -3,12 +3,12 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adamw_jax.sweep.files import damage, digest
+from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row, is_number
 from adamw_jax.sweep.manifest import versions
 from adamw_jax.sweep.results import Result
@@ -85,34 +85,44 @@ def encoded(results: Sequence[Result], origin: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path, told: str | None, rows: Sequence[Row]) -> list[Result]:
+def read(
+    folder: Folder, name: str, told: str | None, rows: Sequence[Row], sweep: str | None = None
+) -> list[Result]:
     """Reads the results in a Parquet file.
 
     Args:
-      path: the path of the file.
+      folder: where the file is.
+      name: its name.
       told: the digest that it must have; None if that is not known.
       rows: the grid.
+      sweep: the name of the sweep, which the file must not deny; None for any.
 
     Raises:
       StoreError: the file is damaged.
     """
-    content = path.read_bytes()
-    with damage(path, "its runs are done again"):
+    content = folder.read(name)
+    with damage(folder.path(name), "its runs are done again"):
         if told not in (None, digest(content)):
             raise ValueError("it is not what was written")
+        if sweep not in (None, _origin(content).get("sweep", sweep)):
+            raise ValueError("it is another sweep's")
         return from_table(_file(content).read(), rows)
 
 
-def read_origin(path: Path) -> dict[str, Any]:
+def read_origin(folder: Folder, name: str) -> dict[str, Any]:
     """Reads which sweep a Parquet file belongs to, and its layouts; empty if it does not say.
 
     Raises:
       StoreError: the file is damaged.
     """
-    content = path.read_bytes()
-    with damage(path, "its runs are done again"):
-        metadata = _file(content).schema_arrow.metadata or {}
-        return json.loads(metadata.get(ORIGIN, b"{}"))
+    content = folder.read(name)
+    with damage(folder.path(name), "its runs are done again"):
+        return _origin(content)
+
+
+def _origin(content: bytes) -> dict[str, Any]:
+    metadata = _file(content).schema_arrow.metadata or {}
+    return json.loads(metadata.get(ORIGIN, b"{}"))
 
 
 def _file(content: bytes) -> Any:

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from adamw_jax.sweep import tune
-from adamw_jax.sweep.chunk import Ends, States, advance_chunk, packed, unpacked
+from adamw_jax.sweep.chunk import Ends, advance_chunk, packed, unpacked
 from adamw_jax.sweep.manifest import dependencies
 from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
 from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import Result
+from adamw_jax.sweep.states import States
 from adamw_jax.sweep.variants import Variant
 
 # The settings of JAX on which results depend.

@@ -1,0 +1,183 @@
+"""A folder below an address of an object store, which is reached by obstore.
+
+There are no locks and no renames here. Instead, every write has a condition: that there is no such
+object yet, or that it is the version that was seen before. One process at a time holds a lease;
+another that lost it while it was stopped cannot overwrite anything.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
+from obstore.store import from_url
+
+from adamw_jax.sweep.files import StoreError
+from adamw_jax.sweep.lease import Conflict, Lease, Version, leased
+from adamw_jax.sweep.refusals import explained
+
+# Seconds that a request may take: one without much content, and one with a file.
+QUICK, PATIENT = 10, 300
+RETRIES = 6  # after a lost connection or an error of the server, within 20 seconds
+
+
+class Bucket:
+    """See `Folder`; credentials come from the environment and stay in obstore."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self.quick, self.patient = _client(self.url, QUICK), _client(self.url, PATIENT)
+        self.lease: Lease | None = None
+
+    def __reduce__(self):
+        raise TypeError("an object store is not pickled: it may hold credentials")
+
+    def path(self, name: str = "") -> str:
+        """See `Folder`."""
+        return f"{self.url}/{name}" if name else self.url
+
+    def within(self, name: str) -> "Bucket":
+        """See `Folder`."""
+        return Bucket(self.path(name))
+
+    def holding(self, name: str) -> list["Bucket"]:
+        """See `Folder`."""
+        found = [each for each in self._listed() if each["path"].partition("/")[2] == name]
+        found.sort(key=lambda each: each["last_modified"])
+        return [self.within(each["path"].partition("/")[0]) for each in found]
+
+    @contextmanager
+    def locked(self, process: int) -> Iterator[None]:
+        """See `Folder`; waits for a lease of a process that was killed to run out."""
+        with leased(self, f".lock-{process}") as lease:
+            self.lease = lease
+            try:
+                yield
+            finally:
+                self.lease = None
+
+    def clean(self) -> None:
+        """Does nothing: an object is there whole or not at all."""
+
+    def has(self, name: str) -> bool:
+        """See `Folder`."""
+        return self._version(name) is not None
+
+    def names(self, group: str) -> list[str]:
+        """See `Folder`."""
+        return sorted(each["path"] for each in self._listed(group))
+
+    def read(self, name: str) -> bytes:
+        """See `Folder`."""
+        return self.current(name)[0]
+
+    def create(self, name: str, content: bytes) -> None:
+        """See `Folder`."""
+        self._write(name, content, None)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """See `Folder`."""
+        self._write(name, content, self._version(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See `Folder`."""
+        self._check()
+        with suppress(FileNotFoundError), _told(self.url):
+            _answered(obstore.delete, self.quick, list(names))
+
+    def clear(self, group: str) -> None:
+        """See `Folder`."""
+        self.delete(self.names(group))
+
+    def current(self, name: str) -> tuple[bytes, Version]:
+        """An object's content, and its version."""
+        with _told(self.path(name)):
+            return _answered(_got, self.patient, name)
+
+    def put(self, name: str, content: bytes, expected: Version) -> Version:
+        """Writes an object if it is in the expected version; returns the new one.
+
+        Raises:
+          Conflict: it is in another version, or this write took place and the answer was lost.
+        """
+        client = self.quick if len(content) < 2**16 else self.patient
+        mode: Any = "create" if expected is None else expected
+        with _told(self.path(name)):
+            return _version(_answered(obstore.put, client, name, content, mode=mode))
+
+    def _write(self, name: str, content: bytes, seen: Version) -> None:
+        # The version was seen before the lease is checked. So if another process takes the lease
+        # over after that, and writes, then the version has changed, and this write fails.
+        self._check()
+        try:
+            self.put(name, content, seen)
+        except Conflict:
+            if self.read(name) != content:
+                raise StoreError(
+                    f"{self.path(name)} was written by another process; what was there is kept"
+                ) from None
+
+    def _check(self) -> None:
+        if self.lease:
+            self.lease.check()
+
+    def _version(self, name: str) -> Version:
+        with suppress(FileNotFoundError), _told(self.path(name)):
+            return _version(_answered(obstore.head, self.quick, name))
+        return None
+
+    def _listed(self, group: str | None = None) -> list[Any]:
+        with _told(self.path(group or "")):
+            return _answered(_listed, self.quick, group)
+
+
+def _client(url: str, seconds: float) -> Any:
+    options = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        options["allow_http"] = True
+    retries = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=20)}
+    settings: Any = {"client_options": options, "retry_config": retries}
+    return from_url(url, **settings)
+
+
+def _got(client: Any, name: str) -> tuple[bytes, Version]:
+    found = obstore.get(client, name)
+    return bytes(found.bytes()), _version(found.meta)
+
+
+def _listed(client: Any, group: str | None) -> list[Any]:
+    return [each for page in obstore.list(client, group) for each in page]
+
+
+def _answered(request: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Makes a request again where obstore does not: if its answer came too late or broke off.
+
+    obstore cannot know whether such a request took place; ours may all take place twice.
+    """
+    for _ in range(2):
+        try:
+            return request(*args, **options)
+        except GenericError as error:
+            if not re.search("kind: (Timeout|Interrupted)", str(error)):
+                raise
+    return request(*args, **options)
+
+
+def _version(found: Any) -> Version:
+    # Amazon's store compares ETags, Google's generations.
+    return {key: found[key] for key in ("e_tag", "version") if found.get(key)}
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Turns the errors of obstore, whose texts may show credentials, into ours."""
+    try:
+        yield
+    except (AlreadyExistsError, PreconditionError):
+        raise Conflict(path) from None
+    except (BaseError, FileNotFoundError) as error:
+        raise explained(error, path) from None

@@ -1,0 +1,173 @@
+"""Keeps a sweep's results and states in a folder, on a disk or in an object store.
+
+There is one file per finished chunk, so that a kill loses only the unfinished one. The folder of a
+sweep holds
+
+    sweep.json       the manifest, which says which sweep this is
+    parts/*.parquet  finished chunks, until the sweep is finished
+    states/*.npz     states between two rungs of halving
+    results.parquet  all results in one table, once the sweep is finished
+
+Each file of results says which sweep it belongs to and has a digest: that of a part is in its
+name, that of the table in sweep.json.
+"""
+
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+from adamw_jax.sweep import manifest, processes, table
+from adamw_jax.sweep.claim import PARTS, STATES, TABLE, claim
+from adamw_jax.sweep.files import StoreError, digest
+from adamw_jax.sweep.folder import Folder
+from adamw_jax.sweep.grid import Row
+from adamw_jax.sweep.manifest import Manifest, name_of
+from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.results import Result, joined
+from adamw_jax.sweep.states import States, encoded_states, read_states
+
+
+class Kept:
+    """Keeps results in a folder that only one sweep at a time may use.
+
+    Args:
+      folder: the folder of the results.
+      rows: the grid.
+      description: what identifies the sweep.
+      fresh: whether to delete first what is kept of the sweep.
+
+    Raises:
+      ImportError: pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        rows: Sequence[Row],
+        description: Mapping[str, Any],
+        fresh: bool = False,
+    ):
+        if importlib.util.find_spec("pyarrow") is None:
+            raise ImportError("keeping a sweep needs pyarrow: pip install 'adamw_jax[sweep]'")
+        self.folder, self.rows, self.fresh = folder, rows, fresh
+        self.name = name_of(description)
+        self.manifest = Manifest(dict(description), {})
+        self.first = processes.index() == 0
+        self.exit = ExitStack()
+        self.loaded: dict[int, dict[int, States]] = {}
+
+    def __enter__(self) -> Self:
+        """Opens the folder.
+
+        Raises:
+          StoreError: another process is writing there, or it holds another sweep's results.
+          OSError: the folder cannot be created or written.
+        """
+        with processes.together("opening the output"), ExitStack() as opening:
+            opening.enter_context(self.folder.locked(processes.index()))
+            if self.first:
+                self.manifest = claim(self.folder, self.manifest, self.fresh)
+            self.exit = opening.pop_all()
+        self.refresh()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.exit.close()
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """See `Store`."""
+        return self.manifest.layouts
+
+    def set_layout(self, variant: str, layout: Layout) -> None:
+        """See `Store`."""
+        layouts = {**self.layouts, variant: layout}
+        self.manifest = self.manifest._replace(layouts=layouts)
+        if self.first:
+            manifest.write(self.folder, self.manifest)
+
+    @property
+    def tries(self) -> Mapping[int, int]:
+        """See `Store`."""
+        return self.manifest.tries
+
+    def count_try(self, runs: Iterable[int]) -> None:
+        """See `Store`."""
+        tries = {**self.tries, **{run: self.tries.get(run, 0) + 1 for run in runs}}
+        self.manifest = self.manifest._replace(tries=tries)
+        manifest.write(self.folder, self.manifest)
+
+    def refresh(self) -> None:
+        """See `Store`."""
+        self.manifest = manifest.read(self.folder)
+
+    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+        """See `Store`; states are written first, because the results imply that they are there."""
+        content = self._encoded(results)
+        name = f"{rung}-{results[0].run:07d}-{digest(content)}"
+        if states is not None:
+            runs = [result.run for result in results]
+            self.folder.create(f"{STATES}/{name}.npz", encoded_states(runs, states))
+        self.folder.create(f"{PARTS}/{name}.parquet", content)
+
+    def _encoded(self, results: Sequence[Result]) -> bytes:
+        layouts = {name: (lay.lanes, lay.rounds) for name, lay in self.layouts.items()}
+        return table.encoded(results, {"sweep": self.name, "layouts": layouts})
+
+    def read(self) -> list[Result]:
+        """See `Store`. Where a run was done twice, the first part in order of names counts."""
+        if self.folder.has(TABLE):
+            return table.read(self.folder, TABLE, self.manifest.table, self.rows)
+        names = [name for name in self.folder.names(PARTS) if name.endswith(".parquet")]
+        digests = [name.removesuffix(".parquet").split("-")[-1] for name in names]
+        parts = [
+            table.read(self.folder, name, told, self.rows, self.name)
+            for name, told in zip(names, digests, strict=True)
+        ]
+        return joined(result for part in parts for result in part)
+
+    def state(self, rung: int, run: int) -> States:
+        """See `Store`."""
+        if rung not in self.loaded:
+            names = self._states(rung)
+            self.loaded = {
+                rung: {k: v for name in names for k, v in read_states(self.folder, name).items()}
+            }
+        if run not in self.loaded[rung]:
+            raise StoreError(
+                f"{self.folder.path(STATES)} has no state of run {run}; delete "
+                f"{self.folder.path()} and start again"
+            )
+        return self.loaded[rung][run]
+
+    def _states(self, rung: int) -> list[str]:
+        """The files with a rung's states; a later one counts more.
+
+        If a kill came before the part of some states was written, its runs were done again,
+        perhaps in another layout: the states beside the part that counts are those to go on from.
+        """
+        parts = {
+            name.removeprefix(PARTS).removesuffix(".parquet") for name in self.folder.names(PARTS)
+        }
+        found = [name for name in self.folder.names(STATES) if name.startswith(f"{STATES}/{rung}-")]
+        lone = [n for n in found if n.removeprefix(STATES).removesuffix(".npz") not in parts]
+        return lone + sorted(set(found) - set(lone), reverse=True)
+
+    def forget(self, rung: int) -> None:
+        """See `Store`."""
+        self.loaded.clear()
+        if self.first:
+            self.folder.delete(self._states(rung))
+
+    def finish(self, results: Sequence[Result]) -> None:
+        """Writes the table of all results, which replaces the parts."""
+        if self.first:
+            if not self.folder.has(TABLE):
+                content = self._encoded(results)
+                # The manifest comes first, so that there is never a table without a digest.
+                self.manifest = self.manifest._replace(table=digest(content))
+                manifest.write(self.folder, self.manifest)
+                self.folder.replace(TABLE, content)
+            for group in (PARTS, STATES):
+                self.folder.clear(group)
