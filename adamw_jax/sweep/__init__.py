@@ -22,6 +22,7 @@ from adamw_jax.sweep.executors import Executor, Lost, LostRunsError
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
+from adamw_jax.sweep.on_ray import Ray
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Progress, time_left
 from adamw_jax.sweep.replay import replay
@@ -40,6 +41,7 @@ __all__ = [
     "LostRunsError",
     "ProgramEstimate",
     "Progress",
+    "Ray",
     "Result",
     "Row",
     "Rows",

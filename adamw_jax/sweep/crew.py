@@ -1,0 +1,192 @@
+"""The workers of a Ray cluster that train the chunks of one sweep.
+
+A worker is an actor: a process that holds one copy of the work, with what it has compiled, and
+does one task at a time. Ray restarts and retries nothing (its retries after running out of memory
+have no limit). A worker that dies costs its task, which is planned again, and another takes its
+place. While there are tasks, as many workers again are asked for as there are: so a node that
+joins is put to use, and an autoscaler knows that it has reason to add one.
+"""
+
+import os
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+)
+
+from adamw_jax.sweep.executors import Lost, Outcomes
+from adamw_jax.sweep.plan import Task
+
+if TYPE_CHECKING:
+    from adamw_jax.sweep.on_ray import Ray
+
+# The seconds without a worker after which a warning says what is asked for; and how many workers
+# may die one after another before they can begin.
+PATIENCE, STARTS = 30.0, 8
+
+
+class Worker:
+    """What the process of a worker does.
+
+    Args:
+      cpus: how many threads XLA uses.
+      gpus: how many GPUs the process has, or which part of one.
+      accelerated: whether it computes on an accelerator.
+    """
+
+    def __init__(self, cpus: float, gpus: float, accelerated: bool):
+        # Read when JAX starts, which the copy of the work, coming next, may do.
+        os.environ["NPROC"] = str(max(1, int(cpus)))
+        if 0 < gpus < 1:
+            os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(0.75 * gpus)
+        # The node may have JAX_PLATFORMS from a driver that stays off its accelerators.
+        jax.config.update("jax_platforms", None if accelerated else "cpu")
+        self.accelerated = accelerated
+
+    def load(self, work: Callable[[Task], Any]) -> str:
+        """Takes its copy of the work; returns the node's id."""
+        if self.accelerated and jax.default_backend() == "cpu":
+            where = ray.util.get_node_ip_address()
+            raise RuntimeError(f"JAX sees no accelerator on the node {where}; is its plugin there?")
+        self.work = work
+        return ray.get_runtime_context().get_node_id()
+
+    def do(self, task: Task) -> Any:
+        """Does a task."""
+        return self.work(task)
+
+    def lost(self) -> Lost:
+        """What came of a task whose result did not arrive, though the worker is alive."""
+        return Lost("the connection to its worker broke", blame=False)
+
+
+class Member(NamedTuple):
+    """A worker that has begun, and the id of its node."""
+
+    actor: Any
+    node: str
+
+
+class Crew:
+    """The workers that have a copy of some work.
+
+    Args:
+      asked: what each of them has, and how many there are at most.
+      work: what they do; each node fetches it once.
+    """
+
+    def __init__(self, asked: "Ray", work: Callable[[Task], Any]):
+        self.asked, self.copy = asked, ray.put(work)
+        self.kind: Any = ray.remote(Worker).options(
+            num_cpus=asked.cpus,
+            num_gpus=asked.gpus,
+            resources=asked.resources,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        # Workers that were asked for, by what `load` will return; those without a task; and
+        # those at a task, by what `do` will return.
+        self.coming: dict[Any, Any] = {}
+        self.idle: list[Member] = []
+        self.busy: dict[Any, tuple[Member, Task]] = {}
+        self.failures = 0
+
+    def do(self, tasks: Iterator[Task]) -> Outcomes:
+        """Does tasks until there are none and none is being done; see `Executor`."""
+        patient = True
+        while self._assign(tasks):
+            ready, _ = ray.wait([*self.coming, *self.busy], timeout=PATIENCE)
+            if patient and not (ready or self.busy):
+                patient = False
+                self._warn()
+            for future in ready:
+                if future in self.coming:
+                    self._welcome(future)
+                elif done := self._done(future):
+                    yield done
+
+    def end(self) -> None:
+        """Ends the workers, whatever they are doing."""
+        for member in self.idle + [member for member, _ in self.busy.values()]:
+            ray.kill(member.actor)
+        self.idle, self.busy = [], {}
+        self._dismiss()
+
+    def _assign(self, tasks: Iterator[Task]) -> bool:
+        """Gives tasks to idle workers; returns whether there is anything to wait for."""
+        while self.idle:
+            task = next(tasks, None)
+            if task is None:
+                self._dismiss()
+                return bool(self.busy)
+            member = self.idle.pop()
+            self.busy[member.actor.do.remote(task)] = member, task
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
+        """Asks for workers; they come when there is room for them."""
+        there, most = len(self.busy), self.asked.most
+        wanted = max(1, there) if most is None else most - there
+        for _ in range(wanted - len(self.coming)):
+            actor = self.kind.remote(self.asked.cpus, self.asked.gpus, self.asked.accelerated)
+            self.coming[actor.load.remote(self.copy)] = actor
+
+    def _dismiss(self) -> None:
+        for actor in self.coming.values():
+            ray.kill(actor)
+        self.coming = {}
+
+    def _welcome(self, future: Any) -> None:
+        """Takes in a worker that has begun, or has died before that."""
+        actor = self.coming.pop(future)
+        try:
+            self.idle.append(Member(actor, ray.get(future)))
+            self.failures = 0
+        except RayTaskError as error:
+            error.cause.add_note(
+                "A Ray worker could not take its copy of the sweep. Every node needs the packages "
+                "and modules that this program uses"
+            )
+            raise error.cause from error
+        except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
+            self.failures += 1
+            failed = isinstance(error, RayActorError) and error.actor_init_failed
+            if failed or self.failures == STARTS:
+                raise RuntimeError(f"workers die before they can begin: {error}") from error
+
+    def _done(self, future: Any) -> tuple[Task, Any] | None:
+        """A task with its outcome, or None if that is not known yet."""
+        member, task = self.busy.pop(future)
+        try:
+            outcome = ray.get(future)
+        except RayTaskError as error:
+            raise error.cause from error
+        except ActorUnavailableError:
+            # It answers once it has done the task; or Ray finds out in what way it is dead.
+            self.busy[member.actor.lost.remote()] = member, task
+            return None
+        except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
+            ray.kill(member.actor)
+            alive = any(node["Alive"] and node["NodeID"] == member.node for node in ray.nodes())
+            reason = textwrap.shorten(str(error).splitlines()[-1], 300)
+            return task, Lost(reason, alive and not isinstance(error, ObjectLostError))
+        self.idle.append(member)
+        return task, outcome
+
+    def _warn(self) -> None:
+        wanted = {"CPU": self.asked.cpus, "GPU": self.asked.gpus, **self.asked.resources}
+        warnings.warn(
+            f"no worker has begun for {PATIENCE:.0f} seconds. Each is to have {wanted}; all nodes "
+            f"of the cluster together have {ray.cluster_resources()}",
+            stacklevel=2,
+        )

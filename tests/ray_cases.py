@@ -1,0 +1,108 @@
+"""What holds on a Ray cluster; `test_sweep_ray` runs these tests, in namespaces of their own."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import jax
+import pytest
+import ray
+import ray_campaign
+import ray_cluster
+import ray_program
+import sweep_program
+
+from adamw_jax import sweep
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two nodes beside the head, and this process connected to it."""
+    made = ray_cluster.Cluster(2)
+    os.environ |= ray_cluster.ENVIRONMENT | {
+        "RAY_ADDRESS": f"{ray_cluster.HEAD}:{ray_cluster.PORT}"
+    }
+    yield made
+    made.end()
+
+
+def eventually(true, seconds=20):
+    """Whether something becomes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.1)
+    return true()
+
+
+@pytest.fixture
+def executor(cluster):
+    """As many workers as there is room for; none are left behind."""
+    yield sweep.Ray()
+    assert not ray.is_initialized()
+    assert eventually(lambda: not cluster.workers())
+
+
+def test_a_worker_has_as_many_threads_as_cores_and_stays(executor):
+    def work(task):
+        jax.numpy.ones(task).sum().block_until_ready()
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+        return os.getpid(), jax.default_backend(), sum("XLAEigen" in name for name in names)
+
+    with executor.start(work) as does:
+        first = dict(does(iter([1, 2, 3, 4, 5, 6])))
+        again = dict(does(iter([7])))
+    assert {told[1:] for told in first.values()} == {("cpu", 1)}
+    assert again[7][0] in {pid for pid, *_ in first.values()}
+
+
+def test_a_poisoned_chunk_is_given_up_and_costs_no_other(executor, tmp_path):
+    rows = sweep.product(learning_rate=[0.01, ray_program.POISON, 0.1], warm=[0, 1])
+    rows = [{"nesterov": False, **row} for row in rows]
+    make = ray_program.calling_back(sweep_program.problem(), ray_program.trap)
+    log = tmp_path / "log"
+    with pytest.raises(sweep.LostRunsError) as told:
+        sweep.sweep(
+            make,
+            rows,
+            sweep_program.data(),
+            layout=sweep.Layout(2),
+            on=ray_program.Logged(executor, log),
+            tries=2,
+            progress=False,
+        )
+    assert told.value.runs == [2, 3]
+    assert "workers that trained them have ended 2 times: The actor is dead" in str(told.value)
+    assert [result.run for result in told.value.results] == [0, 1, 4, 5]
+    lost = [line for line in log.read_text().splitlines() if "lost" in line]
+    assert len(lost) == 2 and all("runs from 2 to 3: lost blame=True" in line for line in lost)
+
+
+def test_an_error_of_the_program_is_raised_here(executor):
+    make = ray_program.calling_back(sweep_program.problem(), ray_program.trap)
+    rows = [{"nesterov": False, "learning_rate": ray_program.ERROR, "warm": 0}]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such thing as this learning rate"):
+        sweep.sweep(make, rows, sweep_program.data(), on=executor, progress=False)
+
+
+def test_ctrl_c_leaves_no_worker(cluster, tmp_path):
+    program = ray_campaign.Driver(tmp_path / "ray", "--runs", 64, "--steps", 30000)
+    log = tmp_path / "ray.log"
+    assert eventually(lambda: log.exists() and log.read_text().count("runs") > 1, 60)
+    program.process.send_signal(signal.SIGINT)
+    assert program.finish(20) == 130
+    assert eventually(lambda: not cluster.workers())
+
+
+def test_whatever_dies_the_table_is_that_of_one_process(cluster, tmp_path):
+    kinds = ["worker", "raylet", "driver", "cut", "node"]
+    options = "--runs", 64, "--halving", "--steps", 30000
+    seen = ray_campaign.campaign(
+        cluster, tmp_path / "ray", kinds, (0.5, 2), random.Random(0), *options
+    )
+    assert seen["exit code"] == 0, (tmp_path / "ray.txt").read_text()
+    assert set(seen["struck"]) == set(kinds)
+    alone = ray_campaign.Driver(tmp_path / "alone", *options, here=True)
+    assert alone.finish(60) == 0
+    assert sweep_program.differing(tmp_path / "ray", tmp_path / "alone") == []

@@ -1,0 +1,182 @@
+"""A Ray cluster on one machine, whose nodes can be killed and cut off.
+
+Every node has a network, a /tmp/ray and a /dev/shm of its own; a bridge joins them. All of it lives
+in namespaces that the program is started in (`ISOLATED`), and ends with it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+FILES = "mkdir -p /tmp/ray && mount -t tmpfs ray /tmp/ray && mount -t tmpfs shm /dev/shm"
+# Starts a program as root of namespaces of its own, with process number 1 and no network; all
+# that it starts ends with it.
+ISOLATED = [
+    *("unshare", "--map-root-user", "--net", "--mount", "--pid", "--mount-proc"),
+    *("--fork", "--kill-child", "sh", "-c", f'{FILES} && exec "$@"', "sh"),
+]
+HEAD, PORT = "10.9.0.1", 6379
+HERE = Path(__file__).parent
+# A node that has not answered for about two seconds is dead. Workers find the tests' modules.
+ENVIRONMENT = {
+    "PYTHONPATH": f"{HERE.parent}:{HERE}",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+def shell(command: str) -> None:
+    subprocess.run(command, shell=True, check=True)
+
+
+def refusal() -> str | None:
+    """Why this machine cannot have such namespaces; None if it can."""
+    command = [*ISOLATED, "ip", "link", "add", "bridge", "type", "bridge"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        return str(error)
+    return tried.stderr.strip() or "unshare failed" if tried.returncode else None
+
+
+def start_ray(*options: str, within: int | None = None) -> subprocess.Popen:
+    """`ray start`, in the namespaces of a process."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    command += ["--object-store-memory=80000000", "--disable-usage-stats", *options]
+    if within is not None:
+        command = ["nsenter", f"--target={within}", "--net", "--mount", *command]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, **quiet, env=os.environ | ENVIRONMENT)
+
+
+class Node:
+    """A node besides the head; `number` is the last part of its address."""
+
+    def __init__(self, number: int, cpus: int = 1):
+        self.number, self.cut_off = number, False
+        self.holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "sh", "-c", f"{FILES} && exec sleep infinity"]
+        )
+        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            time.sleep(0.01)
+        self.namespace = os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        inside = f"nsenter --target={self.holder.pid} --net"
+        shell(
+            f"ip link add node{number} type veth peer name eth0 netns {self.holder.pid} && "
+            f"ip link set node{number} master bridge up && {inside} ip link set lo up && "
+            f"{inside} ip address add 10.9.0.{number}/24 dev eth0 && {inside} ip link set eth0 up"
+        )
+        while Path(f"/proc/{self.holder.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.01)  # until its files are mounted
+        self.ray = start_ray(
+            f"--address={HEAD}:{PORT}",
+            f"--node-ip-address=10.9.0.{number}",
+            f"--num-cpus={cpus}",
+            within=self.holder.pid,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """All its processes, the one that holds the namespaces left out."""
+        found = [p for p in living() if p.pid != self.holder.pid]
+        return [p for p in found if network(p) == self.namespace]
+
+    def workers(self) -> list[psutil.Process]:
+        """Its processes that train."""
+        return [p for p in self.processes() if is_worker(p)]
+
+    def kill(self) -> None:
+        """Kills all processes at once, as when the machine loses its power."""
+        for process in [*self.processes(), self.holder]:
+            process.send_signal(signal.SIGKILL)
+        self.holder.wait()
+        self.ray.wait()
+
+    def kill_raylet(self) -> None:
+        """Kills Ray's own process of the node; its workers then end themselves."""
+        for process in self.processes():
+            if process.name() == "raylet":
+                process.kill()
+
+    def cut(self) -> None:
+        """Takes its cable out."""
+        shell(f"ip link set node{self.number} down")
+        self.cut_off = True
+
+    def mend(self) -> None:
+        """Puts its cable back."""
+        shell(f"ip link set node{self.number} up")
+        self.cut_off = False
+
+
+class Cluster:
+    """A head without workers, on which the driver runs, and nodes."""
+
+    def __init__(self, nodes: int):
+        shell("ip link set lo up && ip link add bridge type bridge")
+        shell(f"ip address add {HEAD}/24 dev bridge && ip link set bridge up")
+        self.head = start_ray(
+            "--head",
+            f"--port={PORT}",
+            f"--node-ip-address={HEAD}",
+            "--num-cpus=0",
+            "--include-dashboard=false",
+        )
+        self.nodes: list[Node] = []
+        self.numbers = iter(range(2, 255))
+        for _ in range(nodes):
+            self.add()
+
+    def add(self) -> Node:
+        """A further node, which joins in some seconds."""
+        self.nodes.append(Node(next(self.numbers)))
+        return self.nodes[-1]
+
+    def remove(self, node: Node) -> None:
+        """Takes a node out of the list, and kills what is left of it."""
+        self.nodes.remove(node)
+        node.kill()
+
+    def end(self) -> None:
+        """Ends all nodes."""
+        for node in [*self.nodes]:
+            self.remove(node)
+        self.head.terminate()
+        self.head.wait()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train, on all nodes."""
+        return [process for process in living() if is_worker(process)]
+
+
+def living() -> list[psutil.Process]:
+    """All processes, those left out that are dead and that nobody has waited for."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def network(process: psutil.Process) -> str | None:
+    try:
+        return os.readlink(f"/proc/{process.pid}/ns/net")
+    except OSError:  # it has ended
+        return None
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::Worker")
+    except psutil.Error:
+        return False
