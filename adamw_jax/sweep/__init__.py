@@ -11,7 +11,9 @@ kept. What an executor is given to do is in `work`: `program` (runs compiled sid
 (runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of
 settings) and `variants` (which runs share a program); `directory`, `manifest` and `table` are the
 files on disk. `cache` reads what a cache keeps. `training` makes the run of a Flax model,
-`dry_run` says what a sweep will take, and `replay` does a run of a sweep again.
+`dry_run` says what a sweep will take, and `replay` does a run of a sweep again. In `optimize`, a
+study of Optuna's proposes the rows: `space` is what it draws them from, and `search` takes the
+place of the engine.
 """
 
 from adamw_jax.sweep.cache import kept
@@ -23,6 +25,7 @@ from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
 from adamw_jax.sweep.on_ray import Ray
+from adamw_jax.sweep.optimize import optimize
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Progress, time_left
 from adamw_jax.sweep.replay import replay
@@ -52,6 +55,7 @@ __all__ = [
     "dry_run",
     "kept",
     "log_space",
+    "optimize",
     "product",
     "replay",
     "sweep",
