@@ -1,6 +1,7 @@
 """A small sweep, as the tests call it and as a program that they start, kill and start again."""
 
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from adamw_jax import sweep
-from adamw_jax.sweep import lease
+from adamw_jax.sweep import lease, work
 
 LENGTH = 6
 HALVING = sweep.Halving("loss", rungs=(2, 4))
@@ -73,6 +74,24 @@ def go(output=None, *, length=LENGTH, steps=2, grid=GRID, layout=(1, 1), **optio
     return sweep.sweep(
         problem(length, steps), grid, data(), output=output, layout=layout, **options
     )
+
+
+@contextlib.contextmanager
+def compiled_once():
+    """What is compiled within the block is kept, since most of the tests' time goes there."""
+    compile_variant, programs = work.compile_variant, {}
+
+    def kept(variant, machine, layout):
+        key = variant.run, *variant.numbers.items(), machine.mesh, layout
+        if key not in programs:
+            programs[key] = compile_variant(variant, machine, layout)
+        return programs[key]
+
+    work.compile_variant = kept
+    try:
+        yield
+    finally:
+        work.compile_variant = compile_variant
 
 
 def columns(results):

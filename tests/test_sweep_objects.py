@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from object_store import SECRETS, client, objects, serving, well
-from sweep_program import GRID, HALVING, begin, differing, go
+from sweep_program import GRID, HALVING, begin, compiled_once, differing, go
 
 from adamw_jax import sweep
 from adamw_jax.sweep import bucket, lease
@@ -25,6 +25,12 @@ from adamw_jax.sweep.folder import opened
 FEW = GRID[::8]  # four runs, in two programs
 KEPT = [".lock-0", "results.parquet", "sweep.json"]
 numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiling_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +173,7 @@ def test_a_network_that_is_gone_at_any_moment_breaks_nothing(last, server, url, 
     """As a kill does, seen from the store, before or after a request has gone through."""
     monkeypatch.setattr(bucket, "RETRIES", 0)
     monkeypatch.setattr(lease, "LASTS", 0.3)
-    moments = itertools.count(1 if last == "lost after" else 0, 9)
+    moments = itertools.count(1 if last == "lost after" else 0, 12)
     for moment in moments:
         place, left = f"{url}/{moment}", itertools.count(moment, -1)
 
@@ -221,25 +227,29 @@ def test_a_second_sweep_is_refused_while_the_first_goes_on(url, whole):
 def test_who_lost_the_lease_while_it_was_stopped_changes_nothing(url):
     """It is stopped after it has looked at the lease, before the write itself."""
     first, second = Bucket(url), Bucket(url)
-    with first.locked(0):
-        first.replace("sweep.json", b"first")
-        first.lease.ended.set()  # it renews the lease no more
-        check = first.lease.check
+    with contextlib.ExitStack() as later:
+        with first.locked(0):
+            first.replace("sweep.json", b"first")
+            first.lease.ended.set()  # it renews the lease no more
+            check = first.lease.check
 
-        def stopped_after_the_check():
-            check()
-            with after_a_kill(), second.locked(0):
+            def stopped_after_the_check():
+                check()
+                with after_a_kill():
+                    later.enter_context(second.locked(0))
                 second.replace("sweep.json", b"second")
                 second.create("results.parquet", b"second")
 
-        first.lease.check = stopped_after_the_check
-        with pytest.raises(sweep.StoreError, match="sweep.json was written by another process"):
-            first.replace("sweep.json", b"first again")
-        first.lease.check = check
-        assert objects(url)["sweep.json"] == b"second"
-        with pytest.raises(sweep.StoreError, match="has taken over"):
-            first.replace("results.parquet", b"first")
-    assert objects(url)["results.parquet"] == b"second"
+            first.lease.check = stopped_after_the_check
+            with pytest.raises(sweep.StoreError, match="was written by another process"):
+                first.replace("sweep.json", b"first again")
+            first.lease.check = check
+            assert objects(url)["sweep.json"] == b"second"
+            with pytest.raises(sweep.StoreError, match="has taken over"):
+                first.replace("results.parquet", b"first")
+        assert objects(url)["results.parquet"] == b"second"
+        assert json.loads(objects(url)[".lock-0"])["token"] == second.lease.mine.token
+    assert json.loads(objects(url)[".lock-0"])["token"] is None
 
 
 def test_a_lease_whose_renewals_lose_their_answers_is_still_held(server, url, monkeypatch):

@@ -22,7 +22,7 @@ import optax
 import pyarrow.parquet as pq
 import pytest
 from flax import nnx
-from sweep_program import GRID, HALVING, begin, differing, go
+from sweep_program import GRID, HALVING, begin, compiled_once, differing, go
 
 from adamw_jax.sweep import Halving, Layout, Run, StoreError, product, sweep, tune, work
 from adamw_jax.sweep.directory import Directory
@@ -35,18 +35,8 @@ BOTH = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halvin
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_once():
-    """What the engine compiles is kept from test to test, since most of their time goes there."""
-    compile_variant, programs = work.compile_variant, {}
-
-    def kept(variant, machine, layout):
-        key = variant.run, *variant.numbers.items(), machine.mesh, layout
-        if key not in programs:
-            programs[key] = compile_variant(variant, machine, layout)
-        return programs[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "compile_variant", kept)
+def compiling_once():
+    with compiled_once():
         yield
 
 

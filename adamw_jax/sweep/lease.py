@@ -180,9 +180,10 @@ class Lease:
                 self._put(holder)
                 return True
             except Conflict:  # or the answer to an earlier write was lost
-                found, self.version = self._found()
+                found, version = self._found()
                 if found.token != self.mine.token:
                     return False
+                self.version = version
         return True
 
 
