@@ -38,15 +38,27 @@ from adamw_jax.directions import (
 )
 from adamw_jax.encodings import (
     Encoding,
+    Factored,
     Quantized,
     blockwise_quantization,
+    factored,
     stochastic_rounding,
 )
 from adamw_jax.export import register_for_export
+from adamw_jax.factoring import rank_one, scale_by_parameter_rms
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
 from adamw_jax.memory import MemoryReport, MemoryRow, memory_report
-from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
+from adamw_jax.merges import (
+    cautious_step,
+    clip_by_rms,
+    difference,
+    nesterov_lookahead,
+    ratio,
+    rms_ratio,
+    sign,
+    total,
+)
 from adamw_jax.moments import (
     HeavyBallState,
     MomentumState,
@@ -58,6 +70,7 @@ from adamw_jax.moments import (
     running_max,
     second_moment,
 )
+from adamw_jax.normalized import floored_rms_ratio, growing_clip, lagged_second_moment
 from adamw_jax.notation import Equations, InnerValues, equations, inner_values
 from adamw_jax.optimizers import (
     adam,
@@ -71,6 +84,7 @@ from adamw_jax.optimizers import (
     sgdw,
     uncorrected_adam,
 )
+from adamw_jax.orthogonal import orthogonalize
 from adamw_jax.piece import StepsState, piece
 from adamw_jax.rectification import rectification
 from adamw_jax.relatives import (
@@ -90,19 +104,37 @@ from adamw_jax.relatives import (
 )
 from adamw_jax.report import DecayReport, DecayRow, decay_report
 from adamw_jax.rules import kind, path
+from adamw_jax.schedule_free import (
+    AverageWeightState,
+    ScheduleFreeState,
+    schedule_free,
+    schedule_free_eval_params,
+)
 from adamw_jax.schedules import (
     cosine_warm_restarts,
+    half_life_warmup,
     renormalized_decay,
+    rising_decay,
     scale_by_learning_rate,
+)
+from adamw_jax.second_generation import (
+    adafactor,
+    ademamix,
+    adopt,
+    c_adamw,
+    muon,
+    schedule_free_adamw,
 )
 from adamw_jax.version import __version__
 
 __all__ = [
+    "AverageWeightState",
     "DecayReport",
     "DecayRow",
     "Description",
     "Encoding",
     "Equations",
+    "Factored",
     "GradientTransformation",
     "HeavyBallState",
     "InnerValues",
@@ -113,12 +145,14 @@ __all__ = [
     "MomentumState",
     "Quantized",
     "RunningMaxState",
+    "ScheduleFreeState",
     "SecondMomentState",
     "StepsState",
     "StochasticRoundingState",
     "TemporalAverageState",
     "__version__",
     "adabelief",
+    "adafactor",
     "adam",
     "adam_l2",
     "adam_prox",
@@ -126,11 +160,15 @@ __all__ = [
     "adamaxw",
     "adamw",
     "adamwr",
+    "ademamix",
+    "adopt",
     "amsgrad",
     "amsgradw",
     "bias_correction",
     "blockwise_quantization",
+    "c_adamw",
     "cautious_adamw",
+    "cautious_step",
     "cautious_weight_decay",
     "chain",
     "clip_by_rms",
@@ -143,21 +181,28 @@ __all__ = [
     "describe",
     "difference",
     "equations",
+    "factored",
+    "floored_rms_ratio",
     "gd",
+    "growing_clip",
+    "half_life_warmup",
     "heavy_ball",
     "heavy_ball_gd",
     "infinity_moment",
     "inner_values",
     "kind",
     "l2_regularization",
+    "lagged_second_moment",
     "lion",
     "memory_report",
     "momentum",
     "momentum_gd",
+    "muon",
     "nadam",
     "nadamw",
     "nesterov_lookahead",
     "normalized_from_per_step",
+    "orthogonalize",
     "parallel",
     "partition",
     "path",
@@ -167,10 +212,12 @@ __all__ = [
     "piece",
     "proximal_weight_decay",
     "radam",
+    "rank_one",
     "ratio",
     "rectification",
     "register_for_export",
     "renormalized_decay",
+    "rising_decay",
     "rms_ratio",
     "rmsprop",
     "running_max",
@@ -180,7 +227,11 @@ __all__ = [
     "scale_by_belief",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_parameter_rms",
     "scale_by_radam",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
     "second_moment",
     "sgdw",
     "sign",
@@ -188,6 +239,7 @@ __all__ = [
     "stochastic_rounding",
     "temporal_average",
     "timescale_from_per_step",
+    "total",
     "uncorrected_adam",
     "weight_decay_from_per_step",
     "with_master_weights",

@@ -49,6 +49,17 @@ def decay_rate(name: str, value: jax.typing.ArrayLike) -> Decay:
     return Decay(complement, jnp.log1p(-jnp.minimum(complement, 0.75)), None)
 
 
+def decay_rate_or_schedule(name: str, value: jax.typing.ArrayLike | optax.Schedule) -> Any:
+    """Checks a decay rate β in [0, 1), or a schedule (step → β), and prepares it.
+
+    Returns:
+      A `Decay`, or a schedule of such.
+    """
+    if not callable(value):
+        return decay_rate(name, value)
+    return lambda step: decay_rate(f"what the schedule of {name} returns", value(step))
+
+
 def non_negative(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
     """Checks that a hyperparameter is in [0, ∞)."""
     return at_least(0, name, value)
@@ -67,6 +78,11 @@ def positive(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
 def fraction(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
     """Checks that a hyperparameter is in [0, 1]."""
     return _number(name, value, "[0, 1]", lambda x: 0 <= x <= 1)
+
+
+def inner_fraction(name: str, value: jax.typing.ArrayLike) -> float | jax.Array:
+    """Checks that a hyperparameter is in (0, 1)."""
+    return _number(name, value, "(0, 1)", lambda x: 0 < x < 1)
 
 
 def positive_integer(name: str, value: int | jax.Array) -> int | jax.Array:

@@ -100,6 +100,15 @@ def _difference():
     return lambda g, m: g - m
 
 
+def total() -> Merge:
+    """The total of two branches, a + b, such as AdEMAMix's two averages (arXiv 2409.03137)."""
+    return Merge(describe(total), _total)
+
+
+def _total():
+    return lambda a, b: a + b
+
+
 def sign() -> Merge:
     """The sign of the update, u/|u| and 0 where u = 0: the step of Lion (arXiv 2302.06675)."""
     return Merge(describe(sign), _sign)
@@ -137,5 +146,35 @@ def _clip_by_rms(eps):
         root = jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
         mean = jnp.mean(jnp.square(jnp.abs(g) / jnp.maximum(root, eps.real)))
         return u / jnp.sqrt(jnp.maximum(mean, 1)).astype(u.dtype)
+
+    return merge
+
+
+def cautious_step(eps: jax.typing.ArrayLike = 1e-3) -> Merge:
+    """Omits the step where it disagrees with the gradient, and lengthens the rest to make up.
+
+    u ← φ u / max(mean(φ), eps), with φ = 1 where u·g > 0 and 0 elsewhere. Source: Cautious
+    Optimizers (arXiv 2411.16085, Algorithm 1), with the bound of the authors' code; the paper adds
+    eps to the mean. The mean is over the leaf. (`cautious_weight_decay` is something else: it omits
+    decay, and not the step.)
+
+    Args:
+      eps: ≥ 0, a number or 0-d array: the least share of agreeing numbers that is made up for.
+
+    Returns:
+      A function of the arrays u and g. Complex numbers agree where Re(u g*) > 0.
+
+    Raises:
+      ValueError: eps is negative.
+    """
+    return Merge(describe(cautious_step, eps), _cautious_step, (non_negative("eps", eps),))
+
+
+def _cautious_step(eps):
+    def merge(u, g):
+        # The product of the signs, since that of small numbers would underflow to zero.
+        agrees = (jnp.sign(u) * jnp.conj(jnp.sign(g))).real > 0
+        share = jnp.maximum(jnp.mean(agrees, dtype=eps.real.dtype), eps.real).astype(u.dtype)
+        return jnp.where(agrees, u / share, jnp.zeros_like(u))
 
     return merge

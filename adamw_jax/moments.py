@@ -15,7 +15,7 @@ import optax
 from adamw_jax import numerics
 from adamw_jax.core import GradientTransformation, describe
 from adamw_jax.encodings import Encoding, dtype_or_encoding, zeros_in
-from adamw_jax.hyperparameters import decay_rate, flag
+from adamw_jax.hyperparameters import decay_rate, decay_rate_or_schedule, flag
 from adamw_jax.piece import piece
 
 
@@ -62,7 +62,7 @@ class RunningMaxState(NamedTuple):
 
 
 def momentum(
-    b1: jax.typing.ArrayLike,
+    b1: jax.typing.ArrayLike | optax.Schedule,
     *,
     nesterov: bool = False,
     previous: bool = False,
@@ -75,8 +75,8 @@ def momentum(
     it needs another learning rate.
 
     Args:
-      b1: decay rate in [0, 1), a number or 0-d array; the average remembers about
-        1/(1 − b1) gradients, and b1 = 0 makes this the identity.
+      b1: decay rate in [0, 1), a number, a 0-d array or a schedule (step → number); the
+        average remembers about 1/(1 − b1) gradients, and b1 = 0 makes this the identity.
       nesterov: whether to return what the average would be if the same gradient came
         once more, m + (1 − b1)(g − m) with the new m. The state is the same.
       previous: whether to return the average from before this gradient, which Lion mixes
@@ -86,7 +86,7 @@ def momentum(
         half-precision parameters: with bfloat16's 8 significant bits an average stalls.
 
     Returns:
-      A transformation with state `MomentumState`.
+      A transformation with state `MomentumState`, and a `StepsState` for a schedule.
 
     Raises:
       ValueError: b1 is outside [0, 1), nesterov and previous are both True, or
@@ -101,7 +101,8 @@ def momentum(
     kwargs = {"nesterov": nesterov, "previous": previous, "accumulator_dtype": kept}
     arithmetic = _average_ahead if nesterov else _average_before if previous else _average
     description = describe(momentum, b1, **kwargs)
-    return _remembering(description, arithmetic, (decay_rate("b1", b1),), MomentumState, kept)
+    rates = (decay_rate_or_schedule("b1", b1),)
+    return _remembering(description, arithmetic, rates, MomentumState, kept)
 
 
 def heavy_ball(
@@ -134,7 +135,9 @@ def heavy_ball(
 
 
 def second_moment(
-    b2: jax.typing.ArrayLike, *, accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None
+    b2: jax.typing.ArrayLike | optax.Schedule,
+    *,
+    accumulator_dtype: jax.typing.DTypeLike | Encoding | None = None,
 ) -> GradientTransformation:
     """Averages the squared gradients: v ← v + (1 − b2)(|g|² − v), from v = 0.
 
@@ -144,14 +147,15 @@ def second_moment(
     optimizer no longer moves that parameter, as in Optax.
 
     Args:
-      b2: decay rate in [0, 1), a number or 0-d array.
+      b2: decay rate in [0, 1), a number, a 0-d array or a schedule (step → number).
       accumulator_dtype: real dtype in which v is kept, or an encoding. bfloat16 stalls, and
         float16 is too narrow: a v below 3e-8 becomes zero, and the step huge. With
         `stochastic_rounding()` or `blockwise_quantization()` v follows its gradients.
 
     Returns:
-      A transformation with state `SecondMomentState`. The updates keep their dtype: if
-      they are complex, v is returned as a complex number with imaginary part 0.
+      A transformation with state `SecondMomentState`, and a `StepsState` for a schedule. The
+      updates keep their dtype: if they are complex, v is returned as a complex number with
+      imaginary part 0.
 
     Raises:
       ValueError: b2 is outside [0, 1), accumulator_dtype is neither a dtype nor an encoding; or,
@@ -160,7 +164,7 @@ def second_moment(
     """
     kept = dtype_or_encoding("accumulator_dtype", accumulator_dtype)
     description = describe(second_moment, b2, accumulator_dtype=kept)
-    rates = (decay_rate("b2", b2),)
+    rates = (decay_rate_or_schedule("b2", b2),)
     return _remembering(description, _average_square, rates, SecondMomentState, kept, signed=False)
 
 
@@ -268,11 +272,15 @@ def _average_square(b2):
     average = numerics.average(b2)
 
     def step(g, v):
-        square = jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
-        v = average(v, square)
+        v = average(v, square(g))
         return v, v
 
     return step
+
+
+def square(g: jax.Array) -> jax.Array:
+    """|g|², which is real."""
+    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else g * g
 
 
 def _fading_max(b2):

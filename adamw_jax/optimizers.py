@@ -9,8 +9,8 @@ may become `adamw(...)`. For half-precision parameters the moments are float32 h
 half-precision in Optax.
 
 docs/weight-decay.md says what `weight_decay` and `decay_per_step` mean. The optimizers'
-directions, without learning rate and decay, are in `directions`, and the relatives of Adam
-in `relatives`.
+directions, without learning rate and decay, are in `directions`, the relatives of Adam in
+`relatives`, and what came after AdamW in `second_generation`.
 """
 
 from typing import Any

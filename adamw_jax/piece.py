@@ -53,6 +53,7 @@ def piece(
     start: Callable[[optax.Params], Any] = trees.zeros,
     encoding: Encoding | None = None,
     counts: bool = False,
+    reads: Machine | None = None,
     params_for: str | None = None,
 ) -> GradientTransformation:
     """Makes a transformation from arithmetic on single leaves.
@@ -81,6 +82,8 @@ def piece(
         round it to the dtypes that it has at the start. See `adamw_jax.encodings.zeros_in`.
       counts: whether the arithmetic depends on the step. The count is kept in a
         `StepsState`, one for the whole composition.
+      reads: a machine whose output is a scalar, one more hyperparameter after the others. It
+        sees the number of steps, as a schedule does, if the piece reads it.
       params_for: what the parameters are needed for, to be named in the message if they are
         missing; None where they are not needed.
 
@@ -97,10 +100,11 @@ def piece(
     def update(inputs, old, params, extra_args):
         del extra_args
         if state:
-            _check_state(old, state)
-        updates, *count = inputs
+            check_state(old, state)
+        updates, *scalars = inputs
+        count, read = (scalars[:1], scalars[1:]) if reads_count else ([], scalars)
         # A schedule is called outside `_run`: inside, it would be compiled anew for each optimizer.
-        given = [h(*count) if callable(h) else h for h in hyperparameters]
+        given = [*(h(*count) if callable(h) else h for h in hyperparameters), *read]
         others = [trees.only_updated(params, updates, params_for)] if params_for else []
         memory, t = old or (), count if counts else []
         step = count if is_random else []
@@ -113,7 +117,9 @@ def piece(
     reads_count = counts or is_random or any(map(callable, hyperparameters))
 
     def wiring(circuit, source):
-        return circuit.place(machine, source, *([circuit.place(STEPS)] if reads_count else []))
+        count = [circuit.place(STEPS)] if reads_count else []
+        read = [circuit.place(reads, *count)] if reads else []
+        return circuit.place(machine, source, *count, *read)
 
     return single(wiring, description)
 
@@ -135,7 +141,12 @@ def _run(arithmetic, hyperparameters, count, updates, memory, others, encoding, 
     return trees.cast_like(new, updates), kept
 
 
-def _check_state(state: Any, expected: Any) -> None:
+def check_state(state: Any, expected: type[Any]) -> None:
+    """Checks that a machine got its own state.
+
+    Raises:
+      ValueError: it is of another class.
+    """
     if not isinstance(state, expected):
         raise ValueError(
             f"the state has a {type(state).__name__} where this optimizer keeps a "
@@ -146,7 +157,7 @@ def _check_state(state: Any, expected: Any) -> None:
 
 def _count(inputs, state, params, extra_args):
     del inputs, params, extra_args
-    _check_state(state, StepsState)
+    check_state(state, StepsState)
     return state.count, _next(state)
 
 

@@ -14,6 +14,7 @@ from adamw_jax.core import Description, GradientTransformation, Readable, descri
 from adamw_jax.hyperparameters import (
     flag,
     fraction,
+    inner_fraction,
     non_negative,
     non_negative_or_schedule,
     positive_integer,
@@ -125,6 +126,57 @@ def renormalized_decay(
     normalized = non_negative("normalized_decay", normalized_decay)
     cycle = _cycles(first_cycle, cycle_mult)
     return Schedule(lambda step: normalized / jnp.sqrt(cycle(step)[1]), description)
+
+
+def half_life_warmup(
+    first: jax.typing.ArrayLike, last: jax.typing.ArrayLike, steps: int | jax.Array
+) -> optax.Schedule:
+    """A decay rate whose half-life grows linearly, as AdEMAMix's b3: from `first` to `last`.
+
+    ln b = 1 / ((1 − s) / ln first + s / ln last), with s = step/steps up to 1. Source: AdEMAMix
+    (arXiv 2409.03137). A linear rise of b itself would reach long half-lives only at the very end.
+
+    Args:
+      first: the rate at step 0, in (0, 1), a number or 0-d array; b1 in the paper.
+      last: the rate from step `steps` on, in (0, 1), a number or 0-d array.
+      steps: ≥ 1, an integer or 0-d array.
+
+    Returns:
+      A schedule, step → decay rate in JAX's default precision, for `momentum`.
+
+    Raises:
+      ValueError: a rate is outside (0, 1), or steps is not an integer ≥ 1.
+    """
+    description = describe(half_life_warmup, first, last, steps)
+    logs = [jnp.log(inner_fraction(name, b)) for name, b in (("first", first), ("last", last))]
+    length = positive_integer("steps", steps)
+
+    def schedule(step):
+        share = jnp.minimum(jnp.asarray(step, float) / length, 1)
+        return jnp.exp(1 / ((1 - share) / logs[0] + share / logs[1]))
+
+    return Schedule(schedule, description)
+
+
+def rising_decay(power: jax.typing.ArrayLike = 0.8) -> optax.Schedule:
+    """Adafactor's decay rate of the second moment: b2 = 1 − t^(−power), for t = 1, 2, ….
+
+    It is 0 at the first step, so that no bias correction is needed, and with power = 1 the moment
+    would be the plain mean of all squares. Source: arXiv 1804.04235, §7.2.
+
+    Args:
+      power: ≥ 0, a number or 0-d array.
+
+    Returns:
+      A schedule, step → decay rate in JAX's default precision, for `second_moment`.
+
+    Raises:
+      ValueError: power is negative.
+    """
+    checked = non_negative("power", power)
+    return Schedule(
+        lambda step: 1 - (jnp.asarray(step, float) + 1) ** -checked, describe(rising_decay, power)
+    )
 
 
 def _cycles(first_cycle, cycle_mult):

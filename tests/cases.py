@@ -192,6 +192,11 @@ CASES = [
         lambda b1: aj.parallel(aj.chain(), aj.momentum(b1), merge=aj.difference()),
         {"b1": 0.8},
     ),
+    Case(
+        "total",
+        lambda b1: aj.parallel(aj.chain(), aj.momentum(b1), merge=aj.total()),
+        {"b1": 0.8},
+    ),
     Case("sign", lambda: aj.parallel(aj.chain(), merge=aj.sign()), {}, optax.scale_by_sign),
     Case(
         "clip_by_rms",
@@ -221,6 +226,35 @@ CASES = [
         {"b1": 0.8},
         heavy_ball_peer,
     ),
+    Case("lagged_second_moment", aj.lagged_second_moment, {"b2": 0.99}),
+    Case("growing_clip", aj.growing_clip, {"power": 0.25}),
+    Case(
+        "floored_rms_ratio",
+        lambda b2, eps: aj.parallel(
+            aj.chain(), aj.second_moment(b2), merge=aj.floored_rms_ratio(eps)
+        ),
+        {"b2": 0.99, "eps": 1e-2},
+    ),
+    Case(
+        "cautious_step",
+        lambda b1, eps: aj.parallel(aj.momentum(b1), aj.chain(), merge=aj.cautious_step(eps)),
+        {"b1": 0.8, "eps": 0.6},
+    ),
+    Case(
+        "rank_one",
+        lambda power, eps: aj.parallel(
+            aj.second_moment(aj.rising_decay(power), accumulator_dtype=aj.factored(min_axis=2)),
+            merge=aj.rank_one(eps, min_axis=2),
+        ),
+        {"power": 0.8, "eps": 1e-2},
+    ),
+    Case("scale_by_parameter_rms", aj.scale_by_parameter_rms, {"floor": 0.5}),
+    Case(
+        "orthogonalize",
+        lambda eps: aj.parallel(aj.chain(), merge=aj.orthogonalize(eps)),
+        {"eps": 1e-3},
+    ),
+    Case("schedule_free", aj.schedule_free, RATE | {"b1": 0.8}, None, ("learning_rate",)),
     Case("scale_by_adam", aj.scale_by_adam, MOMENTS | ROOT, optax.scale_by_adam),
     Case("scale_by_amsgrad", aj.scale_by_amsgrad, MOMENTS | ROOT, optax.scale_by_amsgrad),
     Case("scale_by_adamax", aj.scale_by_adamax, MOMENTS | TINY, optax.scale_by_adamax),
@@ -321,6 +355,30 @@ CASES = [
     Case("adam_prox", aj.adam_prox, ADAM | ROOT | DECAY, None, RATE_AND_DECAY),
     Case("cautious_adamw", aj.cautious_adamw, ADAM | ROOT | DECAY, None, RATE_AND_DECAY),
     Case("stable_adamw", aj.stable_adamw, ADAM | DECAY, None, RATE_AND_DECAY),
+    Case(
+        "schedule_free_adamw",
+        aj.schedule_free_adamw,
+        ADAM | DECAY,
+        None,
+        RATE_AND_DECAY,
+    ),
+    Case(
+        "ademamix",
+        aj.ademamix,
+        ADAM | ROOT | DECAY | {"b3": 0.9, "alpha": 2.0},
+        None,
+        (*RATE_AND_DECAY, "b3", "alpha"),
+    ),
+    Case("adopt", aj.adopt, ADAM | DECAY, None, RATE_AND_DECAY),
+    Case("c_adamw", aj.c_adamw, ADAM | ROOT | DECAY, None, RATE_AND_DECAY),
+    Case(
+        "adafactor",
+        lambda **numbers: aj.adafactor(**numbers, min_axis=2),
+        RATE | DECAY | {"power": 0.8, "eps": 1e-3, "floor": 1e-2},
+        None,
+        RATE_AND_DECAY,
+    ),
+    Case("muon", aj.muon, RATE | DECAY | {"b1": 0.8, "eps": 1e-3}, None, RATE_AND_DECAY),
     Case(
         "decayed_per_step",
         lambda decay_per_step, schedule, **adam: aj.decayed_per_step(

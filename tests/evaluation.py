@@ -14,6 +14,7 @@ FUNCTIONS = {
     "max": np.maximum,
     "mean": np.mean,
     "indicator": np.float64,
+    "clip": lambda u, limit: np.clip(u, -limit, limit),
 }
 
 

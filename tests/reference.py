@@ -291,6 +291,120 @@ def stable_adamw(θ, gradient, steps, *, α, λ, β1=0.9, β2=0.999, ε=1e-8):
     return θ
 
 
+# The second generation.
+
+
+def schedule_free_adamw(θ, gradient, steps, *, α, λ=0.0, β1=0.9, β2=0.999, ε=1e-8, averaged=False):
+    """Schedule-Free AdamW, Algorithm 1 of arXiv 2405.15682, which calls the rate γ.
+
+    θ is y, where the gradient is taken; with `averaged` it is x, which the paper returns.
+    """
+    z, x, y, v, Σ = θ, θ, θ, np.zeros_like(np.abs(θ)), 0.0
+    for t in range(1, steps + 1):
+        g = gradient(y, t)
+        v = β2 * v + (1 - β2) * np.abs(g) ** 2
+        v_hat = v / (1 - β2**t)
+        z = z - at(α, t) * g / (np.sqrt(v_hat) + ε) - at(λ, t) * y
+        Σ = Σ + at(α, t) ** 2
+        c = at(α, t) ** 2 / Σ
+        x = (1 - c) * x + c * z
+        y = (1 - β1) * z + β1 * x
+    return x if averaged else y
+
+
+def ademamix(
+    θ, gradient, steps, *, α, λ=0.0, β1=0.9, β2=0.999, β3=0.9999, mix=5.0, ε=1e-8, ε_root=0.0
+):
+    """AdEMAMix, Algorithm 1 of arXiv 2409.03137; `mix` is its α, and α its η."""
+    m1, m2, v = np.zeros_like(θ), np.zeros_like(θ), np.zeros_like(np.abs(θ))
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        m1 = β1 * m1 + (1 - β1) * g
+        m2 = at(β3, t) * m2 + (1 - at(β3, t)) * g
+        v = β2 * v + (1 - β2) * np.abs(g) ** 2
+        m1_hat, v_hat = m1 / (1 - β1**t), v / (1 - β2**t)
+        step = (m1_hat + at(mix, t) * m2) / (np.sqrt(v_hat + ε_root) + ε)
+        θ = θ - at(α, t) * step - at(λ, t) * θ
+    return θ
+
+
+def adopt(θ, gradient, steps, *, α, λ=0.0, β1=0.9, β2=0.9999, ε=1e-6, nesterov=False):
+    """ADOPT, Algorithm 2 of arXiv 2411.02853, with v₀ = g₀² and c_t = t^¼; its t is t − 1 here.
+
+    Decoupled decay acts in every step, also in that which only makes v₀.
+    """
+    m, v = np.zeros_like(θ), np.zeros_like(np.abs(θ))
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        square = np.abs(g) ** 2
+        if t == 1:
+            v, step = square, np.zeros_like(θ)
+        else:
+            normalized = g / np.maximum(np.sqrt(v), ε)
+            normalized = normalized * np.minimum(1, (t - 1) ** 0.25 / np.abs(normalized))
+            m = β1 * m + (1 - β1) * normalized
+            v = β2 * v + (1 - β2) * square
+            step = β1 * m + (1 - β1) * normalized if nesterov else m
+        θ = θ - at(α, t) * step - at(λ, t) * θ
+    return θ
+
+
+def c_adamw(θ, gradient, steps, *, α, λ, β1=0.9, β2=0.999, ε=1e-8, ε_root=0.0):
+    """C-AdamW, arXiv 2411.16085; the mean of φ is at least 10⁻³, as in its authors' code."""
+    m, v = np.zeros_like(θ), np.zeros_like(np.abs(θ))
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        m = β1 * m + (1 - β1) * g
+        v = β2 * v + (1 - β2) * np.abs(g) ** 2
+        u = m / (1 - β1**t) / (np.sqrt(v / (1 - β2**t) + ε_root) + ε)
+        φ = u.real * g.real + u.imag * g.imag > 0
+        θ = θ - at(α, t) * φ * u / max(np.mean(φ), 1e-3) - at(λ, t) * θ
+    return θ
+
+
+def adafactor(θ, gradient, steps, *, α, λ=0.0, power=0.8, ε=1e-30, floor=1e-3):
+    """Adafactor, Algorithms 4 (matrices) and 5 (vectors) of arXiv 1804.04235, with ρ_t = α."""
+    R, C, V = 0.0, 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        β2 = 1 - t**-power
+        square = np.abs(g) ** 2 + ε
+        if θ.ndim == 2:
+            R = β2 * R + (1 - β2) * square.sum(axis=1, keepdims=True)
+            C = β2 * C + (1 - β2) * square.sum(axis=0, keepdims=True)
+            V = R * C / R.sum()
+        else:
+            V = β2 * V + (1 - β2) * square
+        U = g / np.sqrt(V)
+        U = U / max(1, np.sqrt(np.mean(np.abs(U) ** 2)))
+        size = max(floor, np.sqrt(np.mean(np.abs(θ) ** 2)))
+        θ = θ - at(α, t) * size * U - at(λ, t) * θ
+    return θ
+
+
+def muon(θ, gradient, steps, *, α, λ=0.0, β1=0.95, ε=1e-7, nesterov=True, scale="original"):
+    """Muon, Jordan et al. (2024): Newton–Schulz acts on the singular values alone.
+
+    The last axis is that of the outputs.
+    """
+    m = np.zeros_like(θ)
+    inputs, outputs = np.atleast_2d(θ).shape
+    s = np.sqrt(max(1, outputs / inputs))
+    if scale == "match_rms_adamw":  # arXiv 2502.16982, §2.2
+        s = 0.2 * np.sqrt(max(inputs, outputs))
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        m = β1 * m + (1 - β1) * g
+        u = β1 * m + (1 - β1) * g if nesterov else m
+        U, σ, V = np.linalg.svd(np.atleast_2d(u), full_matrices=False)
+        σ = σ / (np.sqrt(np.sum(σ**2)) + ε)
+        for _ in range(5):
+            σ = 3.4445 * σ - 4.7750 * σ**3 + 2.0315 * σ**5
+        step = ((U * σ) @ V).reshape(θ.shape)
+        θ = θ - at(α, t) * s * step - at(λ, t) * θ
+    return θ
+
+
 def warm_restarts(step, T_0, T_mult):
     """T_cur and T_i at a step (SGDR, arXiv 1608.03983), by counting cycles in whole numbers."""
     if T_mult == 1:

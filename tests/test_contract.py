@@ -19,11 +19,12 @@ NO_TRANSFORMATIONS = {
     *("per_step_from_weight_decay", "weight_decay_from_per_step"),
     *("per_step_from_normalized", "normalized_from_per_step"),
     *("per_step_from_timescale", "timescale_from_per_step"),
-    *("cosine_warm_restarts", "renormalized_decay"),
+    *("cosine_warm_restarts", "renormalized_decay", "half_life_warmup", "rising_decay"),
     *("kind", "path", "decay_except", "decay_only", "decay_report"),
     *("equations", "inner_values"),
     *("describe", "piece", "register_for_export"),
-    *("stochastic_rounding", "blockwise_quantization", "memory_report"),
+    *("stochastic_rounding", "blockwise_quantization", "factored", "memory_report"),
+    "schedule_free_eval_params",
     *("with_master_weights", "with_stochastic_rounding"),
 }
 

@@ -1,6 +1,7 @@
 """Every member of the family against its float64 reference, over long runs."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from cases import decays_matrices, error, problem
 from test_optimizers import OPTIMIZERS
 
 import adamw_jax as aj
-from adamw_jax import optimizers, relatives
+from adamw_jax import optimizers, relatives, second_generation
 
 GREEK = {
     "learning_rate": "α",
@@ -27,9 +28,11 @@ GREEK = {
     "normalized_decay": "λ_norm",
     "first_cycle": "T_0",
     "cycle_mult": "T_mult",
+    "b3": "β3",
+    "alpha": "mix",
 }
 DECAYS = "weight_decay", "decay_per_step", "normalized_decay"
-SCHEDULED = "learning_rate", "weight_decay", "decay_per_step", "schedule"
+SCHEDULED = "learning_rate", "weight_decay", "decay_per_step", "schedule", "b3", "alpha"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +152,24 @@ MEMBERS = {
     "cautious_adamw": Member(aj.cautious_adamw, reference.cautious_adamw, ADAM | DECAY),
     "cautious_adamw per step": Member(cautious_per_step, reference.cautious_adamw, ADAM | PER_STEP),
     "stable_adamw": Member(aj.stable_adamw, reference.stable_adamw, ADAMAX | DECAY),
+    "schedule_free_adamw": Member(
+        aj.schedule_free_adamw, reference.schedule_free_adamw, ADAMAX | DECAY
+    ),
+    "ademamix": Member(aj.ademamix, reference.ademamix, ADAM | DECAY | {"b3": 0.999, "alpha": 2.0}),
+    "adopt": Member(aj.adopt, reference.adopt, ADAMAX | DECAY | {"eps": 0.1}),
+    "adopt nesterov": Member(aj.adopt, reference.adopt, ADAMAX | DECAY | {"eps": 0.1} | NESTEROV),
+    "c_adamw": Member(aj.c_adamw, reference.c_adamw, ADAM | DECAY),
+    "adafactor": Member(
+        functools.partial(aj.adafactor, min_axis=2),
+        reference.adafactor,
+        {"learning_rate": 1e-2, "power": 0.7, "eps": 1e-3, "floor": 2.0} | DECAY,
+    ),
+    "muon": Member(aj.muon, reference.muon, SGD | DECAY | {"eps": 0.1}),
+    "muon as long as AdamW": Member(
+        functools.partial(aj.muon, scale="match_rms_adamw"),
+        functools.partial(reference.muon, scale="match_rms_adamw"),
+        SGD | DECAY | {"eps": 0.1, "nesterov": False},
+    ),
     "adamwr": Member(aj.adamwr, reference.adamwr, ADAMAX | RESTARTS),
 }
 
@@ -186,7 +207,7 @@ def error_in_float64(run, quadratics, expected):
 
 
 def test_every_optimizer_has_a_reference():
-    modules = optimizers.__name__, relatives.__name__
+    modules = optimizers.__name__, relatives.__name__, second_generation.__name__
     exports = {name: getattr(aj, name) for name in aj.__all__}
     made = {n for n, v in exports.items() if getattr(v, "__module__", None) in modules}
     compared = {re.match(r"\w+", name)[0] for name in (*MEMBERS, *OPTIMIZERS)}

@@ -52,7 +52,7 @@ every_kind_of_state = pytest.mark.parametrize(
 
 def test_the_family_is_there():
     names = {case.name.split()[0] for case in FAMILY}
-    modules = "adamw_jax.optimizers", "adamw_jax.relatives"
+    modules = [f"adamw_jax.{name}" for name in ("optimizers", "relatives", "second_generation")]
     exports = [getattr(aj, name) for name in aj.__all__]
     assert names == {f.__name__ for f in exports if getattr(f, "__module__", None) in modules}
 

@@ -54,7 +54,7 @@ def test_a_hat_may_be_typed_in_either_way():
 
 
 KEEP_M_INSIDE = {
-    *("partition", "momentum nesterov", "heavy_ball nesterov", "heavy_ball_gd nesterov")
+    *("partition", "momentum nesterov", "heavy_ball nesterov", "heavy_ball_gd nesterov", "muon")
 }
 
 
@@ -68,11 +68,11 @@ def test_a_column_has_the_values_that_the_equations_assign_to_its_name(case):
         after = [dict.fromkeys(names, 0.0) | {"θ": 1.0}, *after]
     compared = {name for name in names if Text().symbol(name) in values.columns}
     # What stays inside a piece has no column.
-    inside = {"ρ_inf", "ρ", "r"} | ({"m"} if case.name in KEEP_M_INSIDE else set())
-    assert compared == set(names) - inside - {"α", "λ", "η"}
+    inside = {"ρ_inf", "ρ", "r", "s", "c", "e"} | ({"m"} if case.name in KEEP_M_INSIDE else set())
+    assert compared == set(names) - inside - {"α", "λ", "η", "β2"}
     for name in compared:
-        # A column has what a piece puts out: for θ, and for a mean from before g, the old value.
-        is_old = name == "θ" or (name == "m" and names.index("m") > names.index("θ"))
+        # A column has what a piece puts out: for θ, and for a moment from before g, the old value.
+        is_old = name == "θ" or (name in ("m", "v") and names.index(name) > names.index("θ"))
         expected = [memory[name] for memory in (after[:-1] if is_old else after[1:])]
         np.testing.assert_allclose(values[Text().symbol(name)], expected, rtol=2e-5, atol=1e-6)
 

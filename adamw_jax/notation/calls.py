@@ -9,7 +9,6 @@ from adamw_jax.circuit import WIDEN, Circuit
 from adamw_jax.core import Description, shown
 from adamw_jax.notation.formulas import formula
 from adamw_jax.notation.trees import names
-from adamw_jax.piece import STEPS
 
 
 class Call(NamedTuple):
@@ -48,12 +47,12 @@ class Call(NamedTuple):
 
 
 def calls(circuit: Circuit) -> list[Call]:
-    """The machines of a circuit in order, but for those that count the steps or widen."""
+    """The machines of a circuit in order, but for those that only serve others."""
     found, origins = [], {0: 0}
     for place, (machine, wires, _) in enumerate(circuit.machines, 1):
         inputs = [origins[wire.place] for wire in wires]
         origins[place] = inputs[0] if machine is WIDEN else place
-        if machine is not WIDEN and machine is not STEPS:
+        if machine.made_by is not None:
             # A merge also sees what its branches see; a piece, the number of steps.
             is_merge = machine.key[0] == "merge"
             inputs = inputs[1:] if is_merge else inputs[:1]

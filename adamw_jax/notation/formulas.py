@@ -29,9 +29,21 @@ from adamw_jax.decay import (
     l2_regularization,
     proximal_weight_decay,
 )
-from adamw_jax.merges import clip_by_rms, difference, nesterov_lookahead, ratio, rms_ratio, sign
+from adamw_jax.factoring import scale_by_parameter_rms
+from adamw_jax.merges import (
+    cautious_step,
+    clip_by_rms,
+    difference,
+    nesterov_lookahead,
+    ratio,
+    rms_ratio,
+    sign,
+    total,
+)
 from adamw_jax.moments import heavy_ball, infinity_moment, momentum, running_max, second_moment
+from adamw_jax.normalized import floored_rms_ratio, growing_clip, lagged_second_moment
 from adamw_jax.rectification import rectification
+from adamw_jax.schedule_free import schedule_free
 from adamw_jax.schedules import scale_by_learning_rate
 
 # What comes in, then the formula.
@@ -72,27 +84,42 @@ r = sqrt((ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ))
 v_rect = v / r**2 if ρ > threshold else 1
 """
 
+AGREES = "indicator(u * g > 0)"
+SCHEDULE_FREE = """
+s = s + learning_rate**2
+c = learning_rate**2 / s
+-(c * b1 / (1 - b1) * e + (1 - b1 + b1 * c) * learning_rate * u)
+e = (1 - c) * (e + (1 - b1) * learning_rate * u)
+"""
+
 # One for each constructor, or a function that makes it of the constructor's arguments. A piece of
 # your own gets its formula by an entry here.
 FORMULAS: dict[Hashable, Formula | Callable[..., Formula]] = {
     momentum: _momentum,
     heavy_ball: _heavy_ball,
     second_moment: ("g", "v = v + (1 - b2) * (g**2 - v)"),
+    lagged_second_moment: ("g", "v; v = v + (1 - b2) * (g**2 - v) if t > 1 else g**2"),
     infinity_moment: ("g", "u = max(b2 * u, abs(g))"),
     running_max: ("v", "v_max = max(v_max, v)"),
     bias_correction: _bias_correction,
     rectification: ("v", RECTIFICATION),
     rms_ratio: _rms_ratio,
+    floored_rms_ratio: ("g v", "g / max(sqrt(v), eps)"),
     ratio: ("m u", "m / (u + eps)"),
     nesterov_lookahead: ("m g", "b1 * m + (1 - b1) * g"),
     difference: ("g m", "g - m"),
+    total: ("a b", "a + b"),
     sign: ("u", "sign(u)"),
+    growing_clip: ("u", "clip(u, (t - 1)**power)"),
+    cautious_step: ("u g", f"u * {AGREES} / max(mean({AGREES}), eps)"),
     clip_by_rms: ("u g v", "u / max(1, sqrt(mean(g**2 / max(v, eps**2))))"),
     decoupled_weight_decay: ("u", "u + weight_decay * θ"),
     l2_regularization: ("g", "g_reg = g + l2 * θ"),
     cautious_weight_decay: ("u", "u + weight_decay * indicator(u * θ >= 0) * θ"),
     proximal_weight_decay: ("u", "(θ + u) / (1 + decay_per_step) - θ"),
+    scale_by_parameter_rms: ("u", "max(floor, sqrt(mean(θ**2))) * u"),
     scale_by_learning_rate: _scale,
+    schedule_free: ("u", SCHEDULE_FREE),
     optax.apply_updates: ("u", "θ + u"),
     jnp.add: ("a b", "a + b"),
     jnp.subtract: ("a b", "a - b"),

@@ -1,0 +1,148 @@
+"""The recipes of docs/recipes.md, run as they stand, beside their papers in float64."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+from cases import error, problem
+
+import adamw_jax as aj
+
+PAGE = (Path(__file__).parent.parent / "docs/recipes.md").read_text()
+RATE = 1e-2
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    names = {"__name__": "recipes"}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(compile(block, "recipes.md", "exec"), names)
+    return names
+
+
+def laprop(θ, gradient, steps):
+    n, m = 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        n = 0.99 * n + 0.01 * g**2
+        m = 0.9 * m + 0.1 * g / (np.sqrt(n / (1 - 0.99**t)) + 1e-15)
+        θ = θ - RATE * m / (1 - 0.9**t)
+    return θ
+
+
+def adam_atan2(θ, gradient, steps):
+    m, v = 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        θ = θ - RATE * np.arctan2(m / (1 - 0.9**t), np.sqrt(v / (1 - 0.99**t)))
+    return θ
+
+
+def mars(θ, gradient, steps):
+    m, v, old = 0.0, 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        c = g + 0.025 * 0.9 / 0.1 * (g - old)
+        c, old = c / max(1, np.linalg.norm(c)), g
+        m, v = 0.9 * m + 0.1 * c, 0.99 * v + 0.01 * c**2
+        step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+        θ = θ - RATE * (step + 0.1 * θ)
+    return θ
+
+
+def adan(θ, gradient, steps):
+    """With the paper's β as 1 − β, as in its code, and its bias corrections."""
+    m, v, n, old = 0.0, 0.0, 0.0, None
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        change, old = g - (g if old is None else old), g
+        m = 0.98 * m + 0.02 * g
+        v = 0.92 * v + 0.08 * change
+        n = 0.99 * n + 0.01 * (g + 0.92 * change) ** 2
+        root = np.sqrt(n / (1 - 0.99**t)) + 1e-8
+        η = RATE / root
+        θ = θ - η * (m / (1 - 0.98**t) + 0.92 * v / (1 - 0.92**t))
+        θ = θ / (1 + RATE * 0.02)
+    return θ
+
+
+def grokfast(θ, gradient, steps):
+    slow = np.zeros_like(θ)
+
+    def amplified(θ, t):
+        nonlocal slow
+        g = gradient(θ, t)
+        slow = 0.98 * slow + 0.02 * g
+        return g + 2.0 * slow
+
+    return reference.adamw(θ, amplified, steps, α=RATE, λ=0.1 * RATE, β1=0.9, β2=0.99)
+
+
+def c_lion(θ, gradient, steps):
+    m = 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        u = np.sign(0.9 * m + 0.1 * g)
+        φ = u * g > 0
+        θ = θ - RATE * (φ * u / max(np.mean(φ), 1e-3) + 0.1 * θ)
+        m = 0.99 * m + 0.01 * g
+    return θ
+
+
+def wsd(step):
+    rise, fall = RATE * min(1, (step + 1) / 100), 1 - np.sqrt(min(max(step - 800, 0) / 200, 1))
+    return min(rise, RATE * fall)
+
+
+def trained_longer(θ, gradient, steps):
+    return reference.adamw(θ, gradient, steps, α=wsd, λ=lambda step: 0.1 * wsd(step))
+
+
+def agc(θ, gradient, steps):
+    def clipped(θ, t):
+        g = gradient(θ, t)
+        # By columns, as the paper clips each unit's weights; a vector is clipped whole.
+        axis = 0 if θ.ndim == 2 else None
+        sizes = [np.sqrt(np.sum(x**2, axis=axis, keepdims=True)) for x in (g, θ)]
+        limit = 0.01 * np.maximum(sizes[1], 1e-3)
+        return np.where(sizes[0] > limit, g * limit / np.maximum(sizes[0], 1e-6), g)
+
+    return reference.adamw(θ, clipped, steps, α=RATE, λ=0.1 * RATE)
+
+
+PAPERS = [laprop, adam_atan2, mars, adan, grokfast, c_lion, trained_longer, agc]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.__name__)
+def test_a_recipe_equals_its_paper_over_a_thousand_steps(recipes, paper):
+    quadratics = problem(1000)
+    expected = quadratics.reference(paper)
+    with jax.enable_x64(True):
+        ours = quadratics.descend(recipes[paper.__name__], jnp.float64)
+    assert error(ours, expected) < 1e-7
+
+
+def test_layers_learn_more_slowly_the_lower_they_are(recipes):
+    params = {
+        "layers": [{"kernel": jnp.ones(2)} for _ in range(3)],
+        "head": {"kernel": jnp.ones(2)},
+    }
+    tx = recipes["layerwise"](3)
+    updates, _ = tx.update(params, tx.init(params), params)
+    steps = [-float(u["kernel"][0]) for u in (*updates["layers"], updates["head"])]
+    np.testing.assert_allclose(np.divide(steps[1:], steps[:-1]), 1 / 0.8, rtol=1e-5)
+
+
+def test_a_sign_is_averaged_to_where_the_loss_is_least(recipes):
+    tx, params = recipes["schedule_free_sign"], jnp.float32([0.5, -0.2])
+    state = tx.init(params)
+    for _ in range(600):
+        updates, state = tx.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    assert jnp.abs(aj.schedule_free_eval_params(state, params)).max() < 0.3
