@@ -57,6 +57,12 @@ def start_ray(*options: str, within: int | None = None) -> subprocess.Popen:
     return subprocess.Popen(command, **quiet, env=os.environ | ENVIRONMENT)
 
 
+def break_connections() -> None:
+    """Breaks all that the head has with other nodes, of which none is dead."""
+    command = ["ss", "--kill", "dst", "10.9.0.0/24"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 class Node:
     """A node besides the head; `number` is the last part of its address."""
 

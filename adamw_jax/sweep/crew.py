@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import ray
 from ray.exceptions import (
+    ActorDiedError,
     ActorUnavailableError,
     ObjectLostError,
     OutOfMemoryError,
@@ -52,13 +53,13 @@ class Worker:
         jax.config.update("jax_platforms", None if accelerated else "cpu")
         self.accelerated = accelerated
 
-    def load(self, work: Callable[[Task], Any]) -> str:
-        """Takes its copy of the work; returns the node's id."""
+    def load(self, work: Callable[[Task], Any]) -> tuple[str, str]:
+        """Takes its copy of the work; returns the node's id and address."""
+        address = ray.util.get_node_ip_address()
         if self.accelerated and jax.default_backend() == "cpu":
-            where = ray.util.get_node_ip_address()
-            raise RuntimeError(f"JAX sees no accelerator on the node {where}; is its plugin there?")
+            raise RuntimeError(f"JAX sees no accelerator on {address}; is its plugin installed?")
         self.work = work
-        return ray.get_runtime_context().get_node_id()
+        return ray.get_runtime_context().get_node_id(), address
 
     def do(self, task: Task) -> Any:
         """Does a task."""
@@ -70,10 +71,11 @@ class Worker:
 
 
 class Member(NamedTuple):
-    """A worker that has begun, and the id of its node."""
+    """A worker that has begun, and its node's id and address."""
 
     actor: Any
     node: str
+    address: str
 
 
 class Crew:
@@ -86,10 +88,12 @@ class Crew:
 
     def __init__(self, asked: "Ray", work: Callable[[Task], Any]):
         self.asked, self.copy = asked, ray.put(work)
+        others = dict(asked.resources)
         self.kind: Any = ray.remote(Worker).options(
             num_cpus=asked.cpus,
             num_gpus=asked.gpus,
-            resources=asked.resources,
+            memory=others.pop("memory", None),
+            resources=others,
             max_restarts=0,
             max_task_retries=0,
         )
@@ -150,7 +154,7 @@ class Crew:
         """Takes in a worker that has begun, or has died before that."""
         actor = self.coming.pop(future)
         try:
-            self.idle.append(Member(actor, ray.get(future)))
+            self.idle.append(Member(actor, *ray.get(future)))
             self.failures = 0
         except RayTaskError as error:
             error.cause.add_note(
@@ -178,7 +182,9 @@ class Crew:
         except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
             ray.kill(member.actor)
             alive = any(node["Alive"] and node["NodeID"] == member.node for node in ray.nodes())
-            reason = textwrap.shorten(str(error).splitlines()[-1], 300)
+            lines = str(error).removeprefix(ActorDiedError.BASE_ERROR_MSG).splitlines()
+            reason = next(line for line in lines if line and not line.startswith("\t"))
+            reason = textwrap.shorten(f"on {member.address}: {reason}", 300)
             return task, Lost(reason, alive and not isinstance(error, ObjectLostError))
         self.idle.append(member)
         return task, outcome

@@ -21,7 +21,8 @@ class Ray:
     Args:
       cpus: the cores of a worker, ≥ 0. XLA uses as many threads, at least one.
       gpus: the GPUs of a worker, ≥ 0. If less than one, workers share a GPU and its memory.
-      resources: what else a worker takes of its node, such as {"TPU": 4}.
+      resources: what else a worker takes of its node, such as {"TPU": 4}, or {"memory": 8e9} in
+        bytes.
       workers: how many workers there are at most, ≥ 1; by default as many as find room.
 
     Raises:
