@@ -20,7 +20,7 @@ from pathlib import Path
 
 import ray_cluster
 import sweep_program
-from ray_cluster import Cluster, Node
+from ray_cluster import Cluster
 
 PROGRAM = Path(__file__).with_name("ray_program.py")
 KINDS = ("worker", "raylet", "node", "cut", "driver")
@@ -68,21 +68,14 @@ def strike(kind: str, cluster: Cluster, driver: Driver, draw: random.Random) -> 
         draw.choice(node.workers()).kill()
         return True
     if kind == "raylet":
-        node.kill_raylet()
+        node.kill_raylet()  # its workers end by themselves
     if kind == "cut":
-        node.cut()
-    if kind in ("raylet", "cut"):
-        gone(node)
-    cluster.remove(node)
+        node.cut(10)  # when it is back, all others take it for dead
+    if kind == "node":
+        node.kill()
+    cluster.nodes.remove(node)
     cluster.add()
     return True
-
-
-def gone(node: Node, seconds: float = 6) -> None:
-    """Lets a node that is cut off or without its raylet be, for as long as its death takes."""
-    time.sleep(seconds)
-    if node.cut_off:
-        node.mend()
 
 
 def campaign(

@@ -30,7 +30,7 @@ def cluster():
     made.end()
 
 
-def eventually(true, seconds=20):
+def eventually(true, seconds=120):
     """Whether something becomes true within so many seconds."""
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
@@ -124,20 +124,20 @@ def test_an_error_of_the_program_is_raised_here(executor):
 def test_ctrl_c_leaves_no_worker(cluster, tmp_path):
     program = ray_campaign.Driver(tmp_path / "ray", "--runs", 64, "--steps", 30000)
     log = tmp_path / "ray.log"
-    assert eventually(lambda: log.exists() and log.read_text().count("runs") > 1, 60)
+    assert eventually(lambda: log.exists() and log.read_text().count("runs") > 1)
     program.process.send_signal(signal.SIGINT)
-    assert program.finish(20) == 130
+    assert program.finish(60) == 130
     assert eventually(lambda: not cluster.workers())
 
 
 def test_whatever_dies_the_table_is_that_of_one_process(cluster, tmp_path):
     kinds = ["worker", "raylet", "driver", "cut", "node"]
-    options = "--runs", 64, "--halving", "--steps", 30000
+    options = "--runs", 96, "--halving", "--steps", 30000
     seen = ray_campaign.campaign(
-        cluster, tmp_path / "ray", kinds, (0.5, 2), random.Random(0), *options
+        cluster, tmp_path / "ray", kinds, (0.5, 2), random.Random(0), *options, "--pause", 0.6
     )
     assert seen["exit code"] == 0, (tmp_path / "ray.txt").read_text()
     assert set(seen["struck"]) == set(kinds)
     alone = ray_campaign.Driver(tmp_path / "alone", *options, here=True)
-    assert alone.finish(60) == 0
+    assert alone.finish(300) == 0
     assert sweep_program.differing(tmp_path / "ray", tmp_path / "alone") == []

@@ -4,10 +4,11 @@ Every node has a network, a /tmp/ray and a /dev/shm of its own; a bridge joins t
 in namespaces that the program is started in (`ISOLATED`), and ends with it.
 """
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -67,7 +68,8 @@ class Node:
     """A node besides the head; `number` is the last part of its address."""
 
     def __init__(self, number: int, cpus: int = 1):
-        self.number, self.cut_off = number, False
+        self.number = number
+        self.mending: threading.Timer | None = None
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "sh", "-c", f"{FILES} && exec sleep infinity"]
         )
@@ -100,8 +102,12 @@ class Node:
 
     def kill(self) -> None:
         """Kills all processes at once, as when the machine loses its power."""
-        for process in [*self.processes(), self.holder]:
-            process.send_signal(signal.SIGKILL)
+        if self.mending:
+            self.mending.cancel()
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.holder.kill()
         self.holder.wait()
         self.ray.wait()
 
@@ -111,15 +117,12 @@ class Node:
             if process.name() == "raylet":
                 process.kill()
 
-    def cut(self) -> None:
-        """Takes its cable out."""
+    def cut(self, seconds: float) -> None:
+        """Takes its cable out, and puts it back after so many seconds."""
         shell(f"ip link set node{self.number} down")
-        self.cut_off = True
-
-    def mend(self) -> None:
-        """Puts its cable back."""
-        shell(f"ip link set node{self.number} up")
-        self.cut_off = False
+        mend = f"ip link set node{self.number} up"
+        self.mending = threading.Timer(seconds, lambda: shell(mend))
+        self.mending.start()
 
 
 class Cluster:
@@ -135,25 +138,22 @@ class Cluster:
             "--num-cpus=0",
             "--include-dashboard=false",
         )
-        self.nodes: list[Node] = []
+        self.nodes: list[Node] = []  # those that are whole
+        self.all: list[Node] = []
         self.numbers = iter(range(2, 255))
         for _ in range(nodes):
             self.add()
 
     def add(self) -> Node:
         """A further node, which joins in some seconds."""
-        self.nodes.append(Node(next(self.numbers)))
-        return self.nodes[-1]
-
-    def remove(self, node: Node) -> None:
-        """Takes a node out of the list, and kills what is left of it."""
-        self.nodes.remove(node)
-        node.kill()
+        self.all.append(Node(next(self.numbers)))
+        self.nodes.append(self.all[-1])
+        return self.all[-1]
 
     def end(self) -> None:
         """Ends all nodes."""
-        for node in [*self.nodes]:
-            self.remove(node)
+        for node in self.all:
+            node.kill()
         self.head.terminate()
         self.head.wait()
 

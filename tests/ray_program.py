@@ -82,6 +82,7 @@ def main():
     parser.add_argument("--here", action="store_true", help="no cluster: this process")
     parser.add_argument("--runs", type=int, default=32)
     parser.add_argument("--steps", type=int, default=2, help="of an advance: what it costs")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each chunk")
     parser.add_argument("--tries", type=int, default=3)
     parser.add_argument("--halving", action="store_true")
     parser.add_argument("--trap", type=float, help="another learning rate, which is a trap")
@@ -103,7 +104,7 @@ def main():
             halving=sweep_program.HALVING if asked.halving else None,
             tries=asked.tries,
             on=None if asked.here else Logged(sweep.Ray(), asked.output.with_suffix(".log")),
-            progress=lambda progress: print(progress, flush=True),
+            progress=lambda progress: (print(progress, flush=True), time.sleep(asked.pause)),
         )
     except KeyboardInterrupt:
         sys.exit(130)
