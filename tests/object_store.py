@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
-import obstore
 
 from adamw_jax.sweep.bucket import Bucket
 
@@ -23,6 +22,7 @@ SECRETS = {
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+FAULTS = ["lost before", "lost after", "refused before", "refused after", "twice", "cut", 0.2]
 CONDITIONS = ("if-match", "if-none-match")
 
 
@@ -61,8 +61,7 @@ def client(service):
 def objects(url):
     """All objects below an address: their contents by name."""
     bucket = Bucket(url)
-    listed = [each["path"] for page in obstore.list(bucket.quick) for each in page]
-    return {name: bucket.read(name) for name in sorted(listed)}
+    return {name: bucket.read(name) for name in sorted(each["path"] for each in bucket._listed())}
 
 
 class Proxy(ThreadingHTTPServer):

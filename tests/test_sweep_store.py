@@ -685,6 +685,18 @@ def test_damaged_states_are_named(damage, tmp_path):
         go(tmp_path, halving=HALVING)
 
 
+def test_states_that_a_kill_left_without_their_results_are_not_gone_on_from(whole, tmp_path):
+    broken_off(tmp_path, 30, halving=HALVING)
+    for path in sorted(tmp_path.glob("states/0-*")):
+        arrays = dict(np.load(path))
+        others = {name: np.zeros_like(x) for name, x in arrays.items() if name != "runs"}
+        for name in "000000000000", "ffffffffffff":
+            other = path.with_stem(f"{path.stem.rpartition('-')[0]}-{name}")
+            np.savez(other, runs=arrays["runs"], **others)
+    go(tmp_path, halving=HALVING)
+    assert differing(tmp_path, whole(halving=HALVING)) == []
+
+
 # Several processes
 
 

@@ -9,8 +9,9 @@ A call of `sweep`, which is in `engine`, puts three things together: `plan` says
 chunk by chunk; `executors` are who does it, here or elsewhere; and `store` is where results are
 kept. What an executor is given to do is in `work`: `program` (runs compiled side by side), `chunk`
 (runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of
-settings) and `variants` (which runs share a program); `directory`, `manifest` and `table` are the
-files on disk. `cache` reads what a cache keeps. `training` makes the run of a Flax model,
+settings) and `variants` (which runs share a program). A sweep is kept by `keeping`, as `manifest`,
+`table` and `states`, in a `folder`: a `directory`, or a `bucket` with a `lease`. `cache` reads what
+a cache keeps. `training` makes the run of a Flax model,
 `dry_run` says what a sweep will take, and `replay` does a run of a sweep again. In `optimize`, a
 study of Optuna's proposes the rows: `space` is what it draws them from, and `search` takes the
 place of the engine.

@@ -22,7 +22,14 @@ from adamw_jax.sweep.refusals import explained
 
 # Seconds that a request may take: one without much content, and one with a file.
 QUICK, PATIENT = 10, 300
-RETRIES = 6  # after a lost connection or an error of the server, within 20 seconds
+# Lost connections and errors of the server are tried again for a minute, ever more rarely; at
+# the beginning for a few seconds, since an address or credentials may be wrong.
+FIRST_RETRIES, RETRIES = 4, 12
+BACKOFF = {
+    "init_backoff": timedelta(seconds=0.1),
+    "base": 4,
+    "max_backoff": timedelta(seconds=10),
+}
 
 
 class Bucket:
@@ -30,7 +37,7 @@ class Bucket:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
-        self.quick, self.patient = _client(self.url, QUICK), _client(self.url, PATIENT)
+        self.quick, self.patient = (_client(self.url, time) for time in (QUICK, PATIENT))
         self.lease: Lease | None = None
 
     def __reduce__(self):
@@ -46,6 +53,7 @@ class Bucket:
 
     def holding(self, name: str) -> list["Bucket"]:
         """See `Folder`."""
+        self._reach()
         found = [each for each in self._listed() if each["path"].partition("/")[2] == name]
         found.sort(key=lambda each: each["last_modified"])
         return [self.within(each["path"].partition("/")[0]) for each in found]
@@ -53,6 +61,7 @@ class Bucket:
     @contextmanager
     def locked(self, process: int) -> Iterator[None]:
         """See `Folder`; waits for a lease of a process that was killed to run out."""
+        self._reach()
         with leased(self, f".lock-{process}") as lease:
             self.lease = lease
             try:
@@ -73,7 +82,8 @@ class Bucket:
 
     def read(self, name: str) -> bytes:
         """See `Folder`."""
-        return self.current(name)[0]
+        with _told(self.path(name)):
+            return _answered(_got, self.patient, name)[0]
 
     def create(self, name: str, content: bytes) -> None:
         """See `Folder`."""
@@ -85,18 +95,19 @@ class Bucket:
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Folder`."""
-        self._check()
-        with suppress(FileNotFoundError), _told(self.url):
-            _answered(obstore.delete, self.quick, list(names))
+        if names := list(names):
+            self._check()
+            with suppress(FileNotFoundError), _told(self.url):
+                _answered(obstore.delete, self.quick, names)
 
     def clear(self, group: str) -> None:
         """See `Folder`."""
         self.delete(self.names(group))
 
     def current(self, name: str) -> tuple[bytes, Version]:
-        """An object's content, and its version."""
+        """A small object's content, and its version."""
         with _told(self.path(name)):
-            return _answered(_got, self.patient, name)
+            return _answered(_got, self.quick, name)
 
     def put(self, name: str, content: bytes, expected: Version) -> Version:
         """Writes an object if it is in the expected version; returns the new one.
@@ -125,6 +136,11 @@ class Bucket:
         if self.lease:
             self.lease.check()
 
+    def _reach(self) -> None:
+        first = _client(self.url, QUICK, FIRST_RETRIES)
+        with suppress(FileNotFoundError), _told(self.url):
+            _answered(obstore.get, first, "sweep.json")
+
     def _version(self, name: str) -> Version:
         with suppress(FileNotFoundError), _told(self.path(name)):
             return _version(_answered(obstore.head, self.quick, name))
@@ -135,13 +151,21 @@ class Bucket:
             return _answered(_listed, self.quick, group)
 
 
-def _client(url: str, seconds: float) -> Any:
+def _client(url: str, seconds: float, retries: int | None = None) -> Any:
     options = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
-    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+    endpoints = [value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT")]
+    if any(endpoint.startswith("http://") for endpoint in endpoints):
         options["allow_http"] = True
-    retries = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=20)}
-    settings: Any = {"client_options": options, "retry_config": retries}
-    return from_url(url, **settings)
+    settings: Any = {
+        "client_options": options,
+        "retry_config": {
+            "max_retries": RETRIES if retries is None else retries,
+            "retry_timeout": timedelta(seconds=60),
+            "backoff": BACKOFF,
+        },
+    }
+    with _told(url):
+        return from_url(url, **settings)
 
 
 def _got(client: Any, name: str) -> tuple[bytes, Version]:

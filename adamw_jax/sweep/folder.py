@@ -89,7 +89,7 @@ def opened(place: str | Path) -> Folder:
             f"results are kept in a directory or at an address that begins with {known}; got one "
             f"that begins with {scheme}://"
         )
-    if not rest.strip("/") or set(rest) & set("@?#"):
+    if not rest.strip("/") or set(rest) & set("@?#") or "//" in rest:
         raise ValueError(
             f"an address of results is {scheme}://bucket/prefix, without user, query or fragment"
         )

@@ -130,10 +130,7 @@ class Kept:
     def state(self, rung: int, run: int) -> States:
         """See `Store`."""
         if rung not in self.loaded:
-            names = self._states(rung)
-            self.loaded = {
-                rung: {k: v for name in names for k, v in read_states(self.folder, name).items()}
-            }
+            self.loaded = {rung: self._states(rung)}
         if run not in self.loaded[rung]:
             raise StoreError(
                 f"{self.folder.path(STATES)} has no state of run {run}; delete "
@@ -141,24 +138,28 @@ class Kept:
             )
         return self.loaded[rung][run]
 
-    def _states(self, rung: int) -> list[str]:
-        """The files with a rung's states; a later one counts more.
+    def _states(self, rung: int) -> dict[int, States]:
+        """A rung's states by run: of several, those beside the part that counts.
 
-        If a kill came before the part of some states was written, its runs were done again,
-        perhaps in another layout: the states beside the part that counts are those to go on from.
+        States without a part are left by a kill; their runs were done again, perhaps in another
+        layout.
         """
-        parts = {
-            name.removeprefix(PARTS).removesuffix(".parquet") for name in self.folder.names(PARTS)
-        }
-        found = [name for name in self.folder.names(STATES) if name.startswith(f"{STATES}/{rung}-")]
-        lone = [n for n in found if n.removeprefix(STATES).removesuffix(".npz") not in parts]
-        return lone + sorted(set(found) - set(lone), reverse=True)
+        parts = {name.split("/")[-1].removesuffix(".parquet") for name in self.folder.names(PARTS)}
+        names = [(n.split("/")[-1].removesuffix(".npz") in parts, n) for n in self._of(rung)]
+        lone = [name for beside, name in names if not beside]
+        first_counts = [name for beside, name in reversed(names) if beside]
+        files = [read_states(self.folder, name) for name in lone + first_counts]
+        return {run: state for file in files for run, state in file.items()}
+
+    def _of(self, rung: int) -> list[str]:
+        """The names of a rung's states."""
+        return [name for name in self.folder.names(STATES) if name.startswith(f"{STATES}/{rung}-")]
 
     def forget(self, rung: int) -> None:
         """See `Store`."""
         self.loaded.clear()
         if self.first:
-            self.folder.delete(self._states(rung))
+            self.folder.delete(self._of(rung))
 
     def finish(self, results: Sequence[Result]) -> None:
         """Writes the table of all results, which replaces the parts."""

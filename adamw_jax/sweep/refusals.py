@@ -17,6 +17,8 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+# The addresses at which a machine's cloud tells credentials, and what is said without an account.
+UNKNOWN = "/latest/(api/token|meta-data)|computeMetadata|metadata/identity|MissingAccount"
 # How an error of the connection shows in the text, and what it is called; the first one counts.
 CAUSES = {
     "dns error": "the server's name is not known",
@@ -46,7 +48,7 @@ def explained(error: Exception, path: str) -> StoreError | FileNotFoundError:
         return StoreError(f"there is no bucket {bucket!r}: make it first, or correct {path}")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if re.search(r"/latest/(api/token|meta-data)|computeMetadata|metadata/identity", text):
+    if re.search(UNKNOWN, text):
         return StoreError(
             f"no credentials for {path} were found, neither in the environment nor from the "
             f"machine's cloud: set {CREDENTIALS[scheme]}"
