@@ -71,7 +71,7 @@ def main():
             found += killed_again_and_again(server, url, draw, kills, folder, *OPTIONS[name])
             server.fault = well
             kept = objects(url)
-            assert list(kept) == [".lock-0", "results.parquet", "sweep.json"], list(kept)
+            assert list(kept) == [".lease-0", "results.parquet", "sweep.json"], list(kept)
             assert differing(kept["results.parquet"], whole[name]) == [], name
             sweeps += 1
             print(f"{len(found)} kills, {sweeps} sweeps, {len(server.seen)} requests", flush=True)

@@ -24,7 +24,7 @@ from adamw_jax.sweep.bucket import Bucket
 from adamw_jax.sweep.folder import opened
 
 FEW = GRID[::8]  # four runs, in two programs
-KEPT = [".lock-0", "results.parquet", "sweep.json"]
+KEPT = [".lease-0", "results.parquet", "sweep.json"]
 numbers = itertools.count()
 
 
@@ -91,7 +91,22 @@ def test_an_object_store_keeps_what_a_directory_keeps(halving, url, whole):
     before = objects(url)
     again = go(url, grid=FEW, halving=halving)
     assert [r.seconds for r in again] == [r.seconds for r in results]
-    assert objects(url) | {".lock-0": before[".lock-0"]} == before
+    assert objects(url) | {".lease-0": before[".lease-0"]} == before
+
+
+def test_a_sweep_may_be_copied_to_a_store_and_back(url, whole, tmp_path):
+    stopped(tmp_path / "first", halving=HALVING)
+    for path in (tmp_path / "first").rglob("*.*"):
+        Bucket(url).create(str(path.relative_to(tmp_path / "first")), path.read_bytes())
+    begun = objects(url)
+    stopped(url, halving=HALVING, after=5)
+    assert begun.keys() < objects(url).keys()
+    for name, content in objects(url).items():
+        path = tmp_path / "second" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    go(tmp_path / "second", halving=HALVING)
+    assert differing(tmp_path / "second", whole(halving=HALVING)) == []
 
 
 def test_a_cache_is_found_by_its_grid(url):
@@ -111,21 +126,22 @@ def test_another_sweep_is_refused_and_a_fresh_one_is_done_again(url):
     before = objects(url)
     with pytest.raises(sweep.StoreError, match=f"{url} holds the results of another sweep"):
         go(url, grid=FEW[:3])
-    assert objects(url) | {".lock-0": before[".lock-0"]} == before
+    assert objects(url) | {".lease-0": before[".lease-0"]} == before
     again = go(url, grid=FEW, fresh=True)
     assert differing(again, first) == []
     assert [r.seconds for r in again] != [r.seconds for r in first]
 
 
-def stopped(url, **options):
+def stopped(output, after=30, **options):
     """Breaks a sweep off between two chunks."""
+    left = itertools.count(after, -1)
 
     def listen(progress):
-        if progress.finished >= 2:
+        if progress.doing == "training" and next(left) == 0:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(url, progress=listen, **options)
+        go(output, progress=listen, **options)
 
 
 def test_a_damaged_part_is_named_and_done_again(url, whole):
@@ -247,8 +263,8 @@ def test_who_lost_the_lease_while_it_was_stopped_changes_nothing(url):
             with pytest.raises(sweep.StoreError, match="has taken over"):
                 first.replace("results.parquet", b"first")
         assert objects(url)["results.parquet"] == b"second"
-        assert json.loads(objects(url)[".lock-0"])["token"] == second.lease.mine.token
-    assert json.loads(objects(url)[".lock-0"])["token"] is None
+        assert json.loads(objects(url)[".lease-0"])["token"] == second.lease.mine.token
+    assert json.loads(objects(url)[".lease-0"])["token"] is None
 
 
 def test_a_lease_whose_renewals_lose_their_answers_is_still_held(server, url, monkeypatch):
@@ -262,7 +278,7 @@ def test_a_lease_whose_renewals_lose_their_answers_is_still_held(server, url, mo
         server.fault = well
         folder.create("name", b"content")
     assert [seen[2] for seen in server.seen[begun:]].count("lost after") > 3
-    assert json.loads(objects(url)[".lock-0"])["token"] is None
+    assert json.loads(objects(url)[".lease-0"])["token"] is None
     assert objects(url)["name"] == b"content"
 
 

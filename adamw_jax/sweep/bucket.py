@@ -62,7 +62,7 @@ class Bucket:
     def locked(self, process: int) -> Iterator[None]:
         """See `Folder`; waits for a lease of a process that was killed to run out."""
         self._reach()
-        with leased(self, f".lock-{process}") as lease:
+        with leased(self, f".lease-{process}") as lease:
             self.lease = lease
             try:
                 yield

@@ -104,9 +104,10 @@ def read(
     with damage(folder.path(name), "its runs are done again"):
         if told not in (None, digest(content)):
             raise ValueError("it is not what was written")
-        if sweep not in (None, _origin(content).get("sweep", sweep)):
+        file = _file(content)
+        if sweep not in (None, _origin(file).get("sweep", sweep)):
             raise ValueError("it is another sweep's")
-        return from_table(_file(content).read(), rows)
+        return from_table(file.read(), rows)
 
 
 def read_origin(folder: Folder, name: str) -> dict[str, Any]:
@@ -117,11 +118,11 @@ def read_origin(folder: Folder, name: str) -> dict[str, Any]:
     """
     content = folder.read(name)
     with damage(folder.path(name), "its runs are done again"):
-        return _origin(content)
+        return _origin(_file(content))
 
 
-def _origin(content: bytes) -> dict[str, Any]:
-    metadata = _file(content).schema_arrow.metadata or {}
+def _origin(file: Any) -> dict[str, Any]:
+    metadata = file.schema_arrow.metadata or {}
     return json.loads(metadata.get(ORIGIN, b"{}"))
 
 
