@@ -137,7 +137,7 @@ def main() -> None:
         command = [*ray_cluster.ISOLATED, sys.executable, *sys.argv]
         sys.exit(subprocess.run(command, env=os.environ | ray_cluster.ENVIRONMENT).returncode)
     draw = random.Random(asked.seed)
-    options = ("--runs", asked.runs, "--steps", asked.steps, "--tries", 1000)
+    options = ("--runs", asked.runs, "--steps", asked.steps, "--halving", "--tries", 1000)
     asked.directory.mkdir(parents=True)
     cluster = Cluster(asked.nodes)
     kinds = list(itertools.islice(itertools.cycle(KINDS), asked.kills))

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -17,6 +18,10 @@ import ray_program
 import sweep_program
 
 from adamw_jax import sweep
+from adamw_jax.sweep import crew
+
+# A busy machine may take long to start a worker.
+pytestmark = pytest.mark.filterwarnings("ignore:no worker has begun")
 
 
 @pytest.fixture(scope="session")
@@ -46,17 +51,51 @@ def executor(cluster):
     assert eventually(lambda: not cluster.workers())
 
 
-def test_a_worker_has_as_many_threads_as_cores_and_stays(executor):
+def test_a_worker_stays_and_has_as_many_threads_as_cores(cluster):
     def work(task):
         jax.numpy.ones(task).sum().block_until_ready()
         names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
         return os.getpid(), jax.default_backend(), sum("XLAEigen" in name for name in names)
 
-    with executor.start(work) as does:
-        first = dict(does(iter([1, 2, 3, 4, 5, 6])))
-        again = dict(does(iter([7])))
-    assert {told[1:] for told in first.values()} == {("cpu", 1)}
-    assert again[7][0] in {pid for pid, *_ in first.values()}
+    ray.init()
+    assert eventually(lambda: sweep.Ray().workers == 2)
+    with sweep.Ray(workers=1).start(work) as does:
+        first = dict(does(iter([1, 2, 3, 4])))
+        again = dict(does(iter([5])))
+    (told,) = {*first.values(), *again.values()}
+    assert told[1:] == ("cpu", 1)
+    assert eventually(lambda: not cluster.workers())
+    ray.shutdown()  # which the executor has not done, since it had not connected
+
+
+def test_no_room_for_a_worker_is_told_of(cluster, monkeypatch):
+    monkeypatch.setattr(crew, "PATIENCE", 1.0)
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(UserWarning, match="no worker has begun for 1 seconds. Each is to have"),
+        sweep.Ray(resources={"quantum": 1}).start(abs) as does,
+    ):
+        list(does(iter([1])))
+
+
+def exit_at_once():
+    os._exit(1)
+
+
+class Deadly:
+    """Work that ends whoever takes a copy of it."""
+
+    def __reduce__(self):
+        return exit_at_once, ()
+
+
+def test_workers_that_cannot_begin_are_not_started_for_ever(executor, monkeypatch):
+    monkeypatch.setattr(crew, "STARTS", 2)
+    with (
+        pytest.raises(RuntimeError, match="workers die before they can begin"),
+        executor.start(Deadly()) as does,
+    ):
+        list(does(iter([1])))
 
 
 def test_a_broken_connection_costs_one_task_and_no_worker(executor):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from adamw_jax.sweep.on_ray import Ray
 
 # The seconds without a worker after which a warning says what is asked for; and how many workers
-# may die one after another before they can begin.
+# may die one after another before they can begin, while no other is at work.
 PATIENCE, STARTS = 30.0, 8
 
 
@@ -120,17 +120,15 @@ class Crew:
 
     def end(self) -> None:
         """Ends the workers, whatever they are doing."""
-        for member in self.idle + [member for member, _ in self.busy.values()]:
-            ray.kill(member.actor)
-        self.idle, self.busy = [], {}
-        self._dismiss()
+        members = self.idle + [member for member, _ in self.busy.values()]
+        for actor in [member.actor for member in members] + [*self.coming.values()]:
+            ray.kill(actor)
 
     def _assign(self, tasks: Iterator[Task]) -> bool:
         """Gives tasks to idle workers; returns whether there is anything to wait for."""
         while self.idle:
             task = next(tasks, None)
             if task is None:
-                self._dismiss()
                 return bool(self.busy)
             member = self.idle.pop()
             self.busy[member.actor.do.remote(task)] = member, task
@@ -144,11 +142,6 @@ class Crew:
         for _ in range(wanted - len(self.coming)):
             actor = self.kind.remote(self.asked.cpus, self.asked.gpus, self.asked.accelerated)
             self.coming[actor.load.remote(self.copy)] = actor
-
-    def _dismiss(self) -> None:
-        for actor in self.coming.values():
-            ray.kill(actor)
-        self.coming = {}
 
     def _welcome(self, future: Any) -> None:
         """Takes in a worker that has begun, or has died before that."""
@@ -165,7 +158,7 @@ class Crew:
         except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
             self.failures += 1
             failed = isinstance(error, RayActorError) and error.actor_init_failed
-            if failed or self.failures == STARTS:
+            if failed or (self.failures >= STARTS and not self.busy):
                 raise RuntimeError(f"workers die before they can begin: {error}") from error
 
     def _done(self, future: Any) -> tuple[Task, Any] | None:
