@@ -16,7 +16,7 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 import search_program
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from search_program import SPACE, TRIALS, search, storage_at, study_in
 from sweep_program import data, problem
@@ -111,10 +111,30 @@ def test_directions_functions_and_diverged_runs():
 
 def test_the_sampler_avoids_where_runs_diverge():
     study = study_in()
-    search(study, trials=120, report=False)
+    search(study, trials=80, report=False)
     diverged = np.array([math.isinf(trial.value) for trial in study.trials])
-    assert diverged[:8].mean() > 0.8 and diverged[-60:].mean() < 0.5
+    assert diverged[:8].mean() > 0.8 and diverged[-40:].mean() < 0.5
     assert not any(trial.intermediate_values for trial in study.trials)
+
+
+def test_a_sampler_would_not_learn_from_failed_trials():
+    def bad(seed, told):
+        """The share of bad trials in the second half, if they are told so."""
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        rates = []
+        for _ in range(8):
+            trials = [
+                study.ask({"rate": FloatDistribution(1e-4, 1e4, log=True)}) for _ in range(16)
+            ]
+            for trial in trials:
+                rates.append(trial.params["rate"])
+                value = {"values": (math.log(rates[-1]) + 2) ** 2}
+                study.tell(trial, **(told if rates[-1] > 0.3 else value))
+        return np.mean(np.array(rates[64:]) > 0.3)
+
+    told = [bad(seed, {"values": math.inf}) for seed in range(2)]
+    failed = [bad(seed, {"state": FAIL}) for seed in range(2)]
+    assert np.mean(told) < 0.35 and np.mean(failed) > 0.6, (told, failed)
 
 
 def test_a_study_goes_on_from_what_others_told_and_enqueued():

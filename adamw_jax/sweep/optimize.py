@@ -90,7 +90,8 @@ def optimize(
       output: directory in which results are kept (this needs pyarrow); by default none are, and
         a call that was killed has nothing to tell.
       static: names of settings with numbers that are compiled in.
-      layout: lanes and rounds; by default the number of lanes that is measured as fastest.
+      layout: lanes and rounds; by default a batch is side by side on all devices, or if there are
+        several programs, its share of each. What does not fit into memory is halved.
       until: as in `sweep`.
       watch: as in `sweep`.
       report: whether the values of a metric after every advance become the intermediate values of

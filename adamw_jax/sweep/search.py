@@ -99,9 +99,12 @@ class Search:
         tries: int,
         meter: Meter,
     ):
+        from optuna.trial import TrialState
+
         self.study, self.space, self.objective, self.store = study, space, objective, store
         self.trials, self.batch, self.report, self.tries = trials, batch, report, tries
-        self.meter, self.length = meter, max(v.run.length for v in space.variants)
+        self.meter, self.states = meter, TrialState
+        self.length = max(v.run.length for v in space.variants)
         self.results = {result.run: result for result in store.read()}
         self.asked, self.devices, self.given_up = dict[int, "Trial"](), 0, 0
         self.left = {variant.name: deque[int]() for variant in space.variants}
@@ -114,7 +117,7 @@ class Search:
         try:
             if self._ask():
                 with executor.start(work) as do:
-                    self._measure(do, layout)
+                    self._lay_out(do, layout)
                     while any(self.left.values()) or self._ask():
                         with closing(do(self._chunks())) as outcomes:
                             for chunk, outcome in outcomes:
@@ -126,7 +129,7 @@ class Search:
 
     def _settle(self) -> None:
         """Tells the running trials whose results are kept, and fails the others."""
-        for trial in self.study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
+        for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
             if trial.number in self.results:
                 self._tell(self.results[trial.number])
             else:
@@ -136,11 +139,11 @@ class Search:
         self.study.tell(result.run, self.objective.values(result))
 
     def _fail(self, number: int) -> None:
-        self.study.tell(number, state=_states().FAIL)
+        self.study.tell(number, state=self.states.FAIL)
 
     def _count(self) -> int:
         """How many trials have a value, or are to have one."""
-        states = _states().RUNNING, _states().COMPLETE, _states().PRUNED
+        states = self.states.RUNNING, self.states.COMPLETE, self.states.PRUNED
         return len(self.study.get_trials(deepcopy=False, states=states))
 
     def _ask(self) -> bool:
@@ -152,32 +155,20 @@ class Search:
             self.left[self.space.program(self.space.row(trial.params))].append(trial.number)
         return missing > 0
 
-    def _measure(self, do: Callable[[Iterator[Any]], Outcomes], layout: Layout | None) -> None:
-        """Gives a layout to each variant that has none."""
-        share = math.ceil(self.batch / len(self.space.variants))
-        tasks = [
-            Measurement(
-                variant.name,
-                tuple(self.space.rows[i] for i in variant.members),
-                share,
-                self.store.layouts.get(variant.name, layout),
-            )
-            for variant in self.space.variants
-        ]
-        lost = 0
-        while tasks:
-            given, tasks = iter(tasks), []
-            for task, found in do(given):
-                if isinstance(found, Lost):
-                    lost += found.blame
-                    if lost >= self.tries:
-                        raise RuntimeError(f"{lost} workers ended while {task}: {found.reason}")
-                    tasks.append(task)
+    def _lay_out(self, do: Callable[[Iterator[Any]], Outcomes], layout: Layout | None) -> None:
+        """Finds out how many devices a worker has, and gives a layout to variants without one."""
+        first, lost = self.space.variants[0], 0
+        while not self.devices:
+            for task, found in do(iter([Measurement(first.name, (), 1, Layout(1))])):
+                if not isinstance(found, Lost):
+                    self.devices = found.devices
                     continue
-                self.devices = found.devices
-                if task.variant not in self.store.layouts:
-                    # One round: it is compiled already, and wastes least where trials are few.
-                    self.store.set_layout(task.variant, layout or Layout(found.layout.lanes))
+                lost += found.blame
+                if lost >= self.tries:
+                    raise RuntimeError(f"{lost} workers ended while {task}: {found.reason}")
+        lanes = math.ceil(self.batch / len(self.space.variants) / self.devices)
+        for name in self.left.keys() - self.store.layouts.keys():
+            self.store.set_layout(name, layout or Layout(lanes))
 
     def _chunks(self) -> Iterator[Chunk]:
         """Takes chunks from the trials asked for, and asks for more when none are left."""
@@ -218,9 +209,3 @@ class Search:
         for result in results:
             self._tell(result)
             del self.asked[result.run]
-
-
-def _states() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState
