@@ -197,6 +197,21 @@ def check(study, output, trials=TRIALS):
 ONE = {"run": problem()({"nesterov": True}), "space": {"learning_rate": SPACE["learning_rate"]}}
 
 
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Compiles the same program once for all searches of a test."""
+    programs, compile_variant = {}, work.compile_variant
+
+    def compile_(variant, machine, layout):
+        key = variant.name, layout, machine.size
+        if key not in programs:
+            programs[key] = compile_variant(variant, machine, layout)
+        return programs[key]
+
+    monkeypatch.setattr(work, "compile_variant", compile_)
+
+
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_loses_no_trial(step, tmp_path):
     options, failed, told = ONE | {"trials": 8, "batch": 4, "report": step == 1}, 0, 0
@@ -286,6 +301,7 @@ class Flaky(Here):
         yield lambda tasks: ((task, outcome(task)) for task in tasks)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_trials_of_lost_workers_are_trained_again_or_failed():
     expected = [trial.value for trial in searched(**ONE).trials]
     for options in {"on": Flaky(False), "tries": 1}, {"on": Flaky(True), "tries": 2}:
