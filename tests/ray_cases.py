@@ -78,6 +78,19 @@ def test_no_room_for_a_worker_is_told_of(cluster, monkeypatch):
         list(does(iter([1])))
 
 
+def test_a_worker_whose_gpu_jax_does_not_see_trains_nothing(cluster):
+    before = jax.config.values["jax_platforms"]
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        with (
+            pytest.raises(RuntimeError, match=r"JAX sees no accelerator on 10\.9\.0\."),
+            sweep.Ray(gpus=1).start(abs) as does,
+        ):
+            list(does(iter([1])))
+    finally:
+        jax.config.update("jax_platforms", before)
+
+
 def exit_at_once():
     os._exit(1)
 

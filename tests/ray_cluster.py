@@ -88,6 +88,7 @@ class Node:
             f"--address={HEAD}:{PORT}",
             f"--node-ip-address=10.9.0.{number}",
             f"--num-cpus={cpus}",
+            "--num-gpus=1",  # Ray believes it
             within=self.holder.pid,
         )
 
