@@ -41,5 +41,5 @@ def kept(
             continue
         described = found.description
         if described["grid"] == asked and identity in (None, described["identity"]):
-            return table.read(folder, TABLE, found.table, rows)
+            return table.decoded(folder.read(TABLE), folder.path(TABLE), found.table, rows)
     return None

@@ -1,7 +1,7 @@
 """A folder on this machine's disk, or on one that is mounted."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,10 @@ class Directory:
     def read(self, name: str) -> bytes:
         """See `Folder`."""
         return (self.directory / name).read_bytes()
+
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
+        """See `Folder`."""
+        return map(self.read, names)
 
     def create(self, name: str, content: bytes) -> None:
         """See `Folder`."""

@@ -67,18 +67,19 @@ def sweep(
 
     With several processes (`jax.distributed`), each makes this call with the same arguments
     and trains its part of the runs on its own devices; `output` or `cache` must then be a
-    directory that all of them see.
+    place that all of them see.
 
     Args:
       run: what to run; if there are static settings, a function from these to a `Run`.
       grid: rows of settings; see `product`. The key that a run starts with is made from its
         setting `seed`, by default 0; runs with the same seed start with the same key.
       data: a pytree of arrays that every run gets; there is one copy on each device.
-      output: directory in which chunks are kept as they finish (this needs pyarrow). The
-        same sweep continues in the same directory; a different one is refused.
-      cache: directory in which each sweep has a subdirectory, named after its grid, options,
-        program, data and versions: different sweeps stand side by side, and the same one is
-        found again. At most one of `output` and `cache` may be given.
+      output: directory in which chunks are kept as they finish (this needs pyarrow), or an
+        address in an object store, such as "s3://bucket/prefix" (this needs obstore, too). The
+        same sweep continues in the same place; a different one is refused.
+      cache: directory or address in which each sweep has a folder, named after its grid,
+        options, program, data and versions: different sweeps stand side by side, and the same
+        one is found again. At most one of `output` and `cache` may be given.
       fresh: whether to delete first what is kept of this sweep.
       static: names of numeric settings that are compiled in.
       layout: lanes and rounds; by default the layout that is measured as fastest and fits
@@ -103,7 +104,8 @@ def sweep(
     Raises:
       ValueError: the grid, the run or an option is not valid; the message names it.
       TypeError: an argument has the wrong type; the message names it.
-      StoreError: another process is writing to the directory, or it holds another sweep.
+      StoreError: another process is writing in the same place, it holds another sweep, or an
+        object store cannot be used; finished chunks are kept.
       OSError: the directory cannot be written; finished chunks are kept.
       MemoryError: not even a single run fits into memory.
       LostRunsError: runs were given up; all others are done.

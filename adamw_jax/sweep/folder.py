@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -56,6 +56,10 @@ class Folder(Protocol):
         Raises:
           FileNotFoundError: there is no such file.
         """
+        ...
+
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files, in the order of the names."""
         ...
 
     def create(self, name: str, content: bytes) -> None:

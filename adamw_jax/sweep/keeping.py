@@ -13,7 +13,7 @@ name, that of the table in sweep.json.
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.manifest import Manifest, name_of
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.results import Result, joined
-from adamw_jax.sweep.states import States, encoded_states, read_states
+from adamw_jax.sweep.states import States, decoded_states, encoded_states
 
 
 class Kept:
@@ -118,14 +118,15 @@ class Kept:
     def read(self) -> list[Result]:
         """See `Store`. Where a run was done twice, the first part in order of names counts."""
         if self.folder.has(TABLE):
-            return table.read(self.folder, TABLE, self.manifest.table, self.rows)
+            content, told = self.folder.read(TABLE), self.manifest.table
+            return table.decoded(content, self.folder.path(TABLE), told, self.rows)
         names = [name for name in self.folder.names(PARTS) if name.endswith(".parquet")]
-        digests = [name.removesuffix(".parquet").split("-")[-1] for name in names]
-        parts = [
-            table.read(self.folder, name, told, self.rows, self.name)
-            for name, told in zip(names, digests, strict=True)
-        ]
-        return joined(result for part in parts for result in part)
+        return joined(result for part in self._parts(names) for result in part)
+
+    def _parts(self, names: Sequence[str]) -> Iterator[list[Result]]:
+        for name, content in zip(names, self.folder.read_all(names), strict=True):
+            told, path = name.removesuffix(".parquet").split("-")[-1], self.folder.path(name)
+            yield table.decoded(content, path, told, self.rows, self.name)
 
     def state(self, rung: int, run: int) -> States:
         """See `Store`."""
@@ -145,11 +146,14 @@ class Kept:
         layout.
         """
         parts = {name.split("/")[-1].removesuffix(".parquet") for name in self.folder.names(PARTS)}
-        names = [(n.split("/")[-1].removesuffix(".npz") in parts, n) for n in self._of(rung)]
-        lone = [name for beside, name in names if not beside]
-        first_counts = [name for beside, name in reversed(names) if beside]
-        files = [read_states(self.folder, name) for name in lone + first_counts]
-        return {run: state for file in files for run, state in file.items()}
+        written = self._of(rung)
+        beside = [n for n in written if n.split("/")[-1].removesuffix(".npz") in parts]
+        lone = [name for name in written if name not in beside]
+        found: dict[int, States] = {}
+        names = lone + beside[::-1]  # what comes later counts
+        for name, content in zip(names, self.folder.read_all(names), strict=True):
+            found |= decoded_states(content, self.folder.path(name))
+        return found
 
     def _of(self, rung: int) -> list[str]:
         """The names of a rung's states."""

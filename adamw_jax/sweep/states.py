@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from adamw_jax.sweep.files import damage
-from adamw_jax.sweep.folder import Folder
 
 # The leaves of a state on the host, each [runs, …]; random keys are stored as their key data.
 States = list[np.ndarray]
@@ -21,14 +20,17 @@ def encoded_states(runs: Sequence[int], states: States) -> bytes:
     return content.getvalue()
 
 
-def read_states(folder: Folder, name: str) -> dict[int, States]:
-    """Reads the leaves of each run's state.
+def decoded_states(content: bytes, path: str) -> dict[int, States]:
+    """The leaves of each run's state, by run.
+
+    Args:
+      content: the file's content.
+      path: its path or address, for messages.
 
     Raises:
       StoreError: the file is damaged.
     """
-    content = folder.read(name)
-    with damage(folder.path(name), "start again"):
+    with damage(path, "start again"):
         arrays = dict(np.load(io.BytesIO(content)))
         leaves = [arrays[f"leaf{i}"] for i in range(len(arrays) - 1)]
         return {run: [leaf[i] for leaf in leaves] for i, run in enumerate(arrays["runs"].tolist())}

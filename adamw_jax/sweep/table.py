@@ -85,14 +85,14 @@ def encoded(results: Sequence[Result], origin: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read(
-    folder: Folder, name: str, told: str | None, rows: Sequence[Row], sweep: str | None = None
+def decoded(
+    content: bytes, path: str, told: str | None, rows: Sequence[Row], sweep: str | None = None
 ) -> list[Result]:
-    """Reads the results in a Parquet file.
+    """The results in a Parquet file.
 
     Args:
-      folder: where the file is.
-      name: its name.
+      content: the file's content.
+      path: its path or address, for messages.
       told: the digest that it must have; None if that is not known.
       rows: the grid.
       sweep: the name of the sweep, which the file must not deny; None for any.
@@ -100,8 +100,7 @@ def read(
     Raises:
       StoreError: the file is damaged.
     """
-    content = folder.read(name)
-    with damage(folder.path(name), "its runs are done again"):
+    with damage(path, "its runs are done again"):
         if told not in (None, digest(content)):
             raise ValueError("it is not what was written")
         file = _file(content)
