@@ -146,11 +146,10 @@ def test_a_node_without_the_modules_of_the_run_is_told_of(executor, tmp_path, mo
 def test_a_poisoned_chunk_is_given_up_and_costs_no_other(executor, tmp_path):
     rows = sweep.product(learning_rate=[0.01, ray_program.POISON, 0.1], warm=[0, 1])
     rows = [{"nesterov": False, **row} for row in rows]
-    make = ray_program.calling_back(sweep_program.problem(), ray_program.trap)
     log = tmp_path / "log"
     with pytest.raises(sweep.LostRunsError) as told:
         sweep.sweep(
-            make,
+            ray_program.trapped,
             rows,
             sweep_program.data(),
             layout=sweep.Layout(2),
@@ -163,14 +162,15 @@ def test_a_poisoned_chunk_is_given_up_and_costs_no_other(executor, tmp_path):
     assert "its worker process has died" in str(told.value)
     assert [result.run for result in told.value.results] == [0, 1, 4, 5]
     lost = [line for line in log.read_text().splitlines() if "lost" in line]
-    assert len(lost) == 2 and all("runs from 2 to 3: lost blame=True" in line for line in lost)
+    assert len(lost) == 2 and all(
+        "runs from 2 to 3 in rung 0: lost blame=True" in line for line in lost
+    )
 
 
 def test_an_error_of_the_program_is_raised_here(executor):
-    make = ray_program.calling_back(sweep_program.problem(), ray_program.trap)
     rows = [{"nesterov": False, "learning_rate": ray_program.ERROR, "warm": 0}]
     with pytest.raises(jax.errors.JaxRuntimeError, match="no such thing as this learning rate"):
-        sweep.sweep(make, rows, sweep_program.data(), on=executor, progress=False)
+        sweep.sweep(ray_program.trapped, rows, sweep_program.data(), on=executor, progress=False)
 
 
 def test_ctrl_c_leaves_no_worker(cluster, tmp_path):

@@ -1,7 +1,6 @@
 """A sweep on a Ray cluster, as a program that tests start, interrupt, kill and start again."""
 
 import argparse
-import functools
 import os
 import signal
 import sys
@@ -19,29 +18,23 @@ POISON, ERROR = 0.25, 0.75  # learning rates at which a worker crashes and a pro
 
 
 def grid(runs):
-    """Runs of two programs, one of them good for half of the runs."""
+    """So many runs, half of them of each of two programs."""
     rates = sweep.log_space(1e-3, 1e-1, runs // 4)
     return sweep.product(nesterov=[False, True], learning_rate=rates, warm=[0, 1])
 
 
-def calling_back(make, function):
-    """The runs of `make`, which also give their learning rate to a function on the worker."""
+def trapped(static):
+    """The run of the problem; two learning rates are traps, at which a worker crashes or fails."""
+    run = sweep_program.problem()(static)
 
-    @functools.cache
-    def made(static):
-        run = make({"nesterov": static})
+    def advance(state, data):
+        state, metrics = run.advance(state, data)
+        out = jax.ShapeDtypeStruct((), np.float32)
+        rate = state[0]["learning_rate"]
+        zero = jax.pure_callback(trap, out, rate, vmap_method="sequential")
+        return state, metrics | {"loss": metrics["loss"] + zero}
 
-        def advance(state, data):
-            rate = state[0]["learning_rate"]
-            out = jax.ShapeDtypeStruct((), np.float32)
-            jax.pure_callback(function, out, rate, vmap_method="sequential")
-            state, metrics = run.advance(state, data)
-            zero = jax.pure_callback(function, out, rate, vmap_method="sequential")
-            return state, metrics | {"loss": metrics["loss"] + zero}
-
-        return sweep.Run(run.start, advance, run.length)
-
-    return lambda static: made(static["nesterov"])
+    return sweep.Run(run.start, advance, run.length)
 
 
 def trap(rate):
@@ -67,9 +60,10 @@ class Logged:
         def logged(tasks):
             with closing(does(tasks)) as outcomes:
                 for task, outcome in outcomes:
+                    chunk = f"{task} in rung {task.rung.number}" if hasattr(task, "rung") else task
                     lost = isinstance(outcome, sweep.Lost)
                     word = f"lost blame={outcome.blame} {outcome.reason}" if lost else "done"
-                    print(f"{time.time():.2f} {task}: {word}", file=log, flush=True)
+                    print(f"{time.time():.2f} {chunk}: {word}", file=log, flush=True)
                     yield task, outcome
 
         with self.executor.start(work) as does, self.path.open("a") as log:
@@ -85,22 +79,14 @@ def main():
     parser.add_argument("--pause", type=float, default=0.0, help="seconds after each chunk")
     parser.add_argument("--tries", type=int, default=3)
     parser.add_argument("--halving", action="store_true")
-    parser.add_argument("--trap", type=float, help="another learning rate, which is a trap")
-    parser.add_argument("--layout", type=int, nargs=2, default=(4, 1))
     asked = parser.parse_args()
-    make, rows = sweep_program.problem(steps=asked.steps), grid(asked.runs)
-    if asked.trap is not None:
-        make = calling_back(make, trap)
-        other = sweep.product(nesterov=[False], learning_rate=[asked.trap], warm=[0, 1])
-        rows = sweep.concatenated(rows[:8], other, rows[8:])
-    print("ready", flush=True)
     try:
         sweep.sweep(
-            make,
-            rows,
+            sweep_program.problem(steps=asked.steps),
+            grid(asked.runs),
             sweep_program.data(),
             output=asked.output,
-            layout=sweep.Layout(*asked.layout),
+            layout=sweep.Layout(4),
             halving=sweep_program.HALVING if asked.halving else None,
             tries=asked.tries,
             on=None if asked.here else Logged(sweep.Ray(), asked.output.with_suffix(".log")),
