@@ -22,7 +22,8 @@ import adamw_jax as aj
 # All optimizers of the table: what takes a learning rate and is no piece. Of those that can
 # be made in several ways the first will do, the others differ in a piece only.
 FIRST = {case.name.split()[0]: case for case in reversed(CASES) if "learning_rate" in case.numbers}
-FAMILY = [case for name, case in FIRST.items() if name != "scale_by_learning_rate"]
+PIECES = "scale_by_learning_rate", "schedule_free"
+FAMILY = [case for name, case in FIRST.items() if name not in PIECES]
 FAMILY += [
     Case(
         "adam temporal_average",
@@ -184,6 +185,7 @@ def test_vmap_over_all_hyperparameters_runs_each_lane_as_alone(case):
 
 # Half the value shows in most; these are too small to show, or count, or Lion has signs.
 CHANGED = {"b1": 0.999, "eps": 1.0, "eps_root": 1.0, "threshold": 1e6, "first_cycle": 5}
+CHANGED |= {"floor": 4.0}
 
 
 def injectable(case):

@@ -13,7 +13,7 @@ import optax
 import optax.contrib
 import orbax.checkpoint as ocp
 import pytest
-from cases import CASES, mixed_params
+from cases import ADAM, CASES, Case, mixed_params
 from flax import nnx
 from flax.training.train_state import TrainState
 
@@ -74,6 +74,7 @@ def is_member(case):
 
 
 MEMBERS = [case for case in CASES if is_member(case)]
+MEMBERS += [Case("adopt", aj.adopt, ADAM, optax.contrib.adopt)]
 # Where both do the same arithmetic.
 SAME_BITS = "gd", "heavy_ball_gd", "lion"
 # At first, Optax's rectification is a small difference of large numbers.
@@ -279,7 +280,7 @@ def test_moments_in_8_bits_are_decoded_and_rounded_to_only_if_told():
     state = walk(theirs, 3, params)
     refused(
         lambda: from_optax(ours, params, state),
-        "mu and nu are kept in 8 bits: narrow=True rounds to them",
+        "mu and nu would be kept in 8 bits or in factors: narrow=True rounds to that",
     )
     taken_over = from_optax(ours, params, state, narrow=True)
     chex.assert_trees_all_equal_structs(taken_over, ours.init(params))
@@ -293,6 +294,21 @@ def test_moments_in_8_bits_are_decoded_and_rounded_to_only_if_told():
         chex.assert_trees_all_equal(got["bias"], expected["bias"])
         largest = float(jnp.max(jnp.abs(expected["kernel"])))
         np.testing.assert_allclose(got["kernel"], expected["kernel"], atol=0.03 * largest)
+
+
+def test_a_second_moment_is_factored_only_if_told_and_comes_back_as_a_matrix_of_rank_one():
+    params = {"kernel": jnp.linspace(-1, 1, 12).reshape(3, 4), "bias": jnp.ones(4)}
+    ours, theirs = aj.adam(0.1, nu_dtype=aj.factored(min_axis=2)), optax.adam(0.1)
+    state = walk(theirs, 3, params)
+    refused(
+        lambda: from_optax(ours, params, state),
+        "nu would be kept in 8 bits or in factors: narrow=True rounds to that",
+    )
+    taken_over = from_optax(ours, params, state, narrow=True)
+    chex.assert_trees_all_equal_shapes_and_dtypes(taken_over, ours.init(params))
+    back, nu = to_optax(ours, params, taken_over, theirs), optax.tree.get(state, "nu")
+    expected = {"kernel": aj.rank_one(min_axis=2)(nu["kernel"]), "bias": nu["bias"]}
+    chex.assert_trees_all_close(optax.tree.get(back, "nu"), expected, rtol=1e-5)
 
 
 def test_arrays_stay_where_they_are():

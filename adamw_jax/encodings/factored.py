@@ -28,6 +28,15 @@ class Factored(NamedTuple):
         """The moment, a tree like the parameters."""
         return jax.tree.map(_product, self.rows, self.columns)
 
+    def encoded(self, moment: Any) -> "Factored":
+        """Another moment, factored where this one is."""
+
+        def leaf(x, columns):
+            return _means(x) if _is_factored(columns) else (x, jnp.ones_like(columns))
+
+        pairs = [jax.tree.map(lambda *xs, i=i: leaf(*xs)[i], moment, self.columns) for i in (0, 1)]
+        return Factored(*pairs)
+
 
 def factored(*, min_axis: int = 128) -> Encoding:
     """Keeps the means of the rows and columns of a second moment: v ≈ rows · columns / mean.
@@ -111,9 +120,14 @@ def _means(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jitted
 def _product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    if columns.ndim < 2 or columns.shape[-1] < 2:  # it is not factored
+    if not _is_factored(columns):
         return rows
     mean = jnp.mean(rows, axis=-2, keepdims=True)
     share = columns / jnp.where(mean > 0, mean, 1)
     # One square that overflows makes all means infinite, and the whole matrix stops.
     return jnp.where(jnp.isfinite(mean), rows * share, mean)
+
+
+def _is_factored(columns: jax.Array) -> bool:
+    # What is not has 1 there, and min_axis is at least 2.
+    return columns.ndim > 1 and columns.shape[-1] > 1
