@@ -9,10 +9,10 @@ from adamw_jax.combine import Merge
 from adamw_jax.core import describe
 from adamw_jax.hyperparameters import non_negative
 
-# Keller Jordan's quintic, and how often it is applied. It does not converge to 1 but brings
-# every singular value from 1e-3 to 1 into about [0.7, 1.2], in few matrix products.
+# Keller Jordan's quintic, and how often it is applied. It does not converge to 1, but five steps
+# bring every singular value from 3e-3 to 1 into [0.68, 1.21].
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 5
+ITERATIONS = 5
 
 
 def orthogonalize(eps: jax.typing.ArrayLike = 1e-7, *, scale: str = "original") -> Merge:
@@ -20,8 +20,9 @@ def orthogonalize(eps: jax.typing.ArrayLike = 1e-7, *, scale: str = "original") 
 
     It takes five steps of the Newton–Schulz iteration X ← aX + (bA + cA²)X, with A = XXᵀ, from
     X = u / (‖u‖ + eps). Source: Jordan et al. (2024), *Muon*, https://kellerjordan.github.io/posts/muon,
-    with its coefficients, 3.4445, −4.7750 and 2.0315. It is computed in the working precision of
-    the leaf; the authors compute it in bfloat16.
+    with its coefficients, 3.4445, −4.7750 and 2.0315, which bring singular values from 3e-3 of the
+    norm to 1 into [0.68, 1.21]. It is computed in the working precision of the leaf; the authors
+    compute it in bfloat16.
 
     The last two axes are the matrix, as in Flax, whose kernels are (inputs, outputs); PyTorch's are
     (outputs, inputs). Axes before them count matrices, such as stacked layers. An array with fewer
@@ -86,7 +87,7 @@ def _iterated(x, eps):
     a, b, c = COEFFICIENTS
     norm = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True))
     x = x / (norm + eps).astype(x.dtype)
-    for _ in range(STEPS):
+    for _ in range(ITERATIONS):
         gram = x @ x.mT.conj()
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x

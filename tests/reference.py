@@ -382,7 +382,7 @@ def adafactor(θ, gradient, steps, *, α, λ=0.0, power=0.8, ε=1e-30, floor=1e-
     return θ
 
 
-def muon(θ, gradient, steps, *, α, λ=0.0, β1=0.95, ε=1e-7, nesterov=True, scale="original"):
+def muon(θ, gradient, steps, *, α, λ=0.0, β1=0.95, ε=1e-7, nesterov=True):
     """Muon, Jordan et al. (2024): Newton–Schulz acts on the singular values alone.
 
     The last axis is that of the outputs.
@@ -390,8 +390,6 @@ def muon(θ, gradient, steps, *, α, λ=0.0, β1=0.95, ε=1e-7, nesterov=True, s
     m = np.zeros_like(θ)
     inputs, outputs = np.atleast_2d(θ).shape
     s = np.sqrt(max(1, outputs / inputs))
-    if scale == "match_rms_adamw":  # arXiv 2502.16982, §2.2
-        s = 0.2 * np.sqrt(max(inputs, outputs))
     for t in range(1, steps + 1):
         g = gradient(θ, t)
         m = β1 * m + (1 - β1) * g

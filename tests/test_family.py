@@ -156,20 +156,14 @@ MEMBERS = {
         aj.schedule_free_adamw, reference.schedule_free_adamw, ADAMAX | DECAY
     ),
     "ademamix": Member(aj.ademamix, reference.ademamix, ADAM | DECAY | {"b3": 0.999, "alpha": 2.0}),
-    "adopt": Member(aj.adopt, reference.adopt, ADAMAX | DECAY | {"eps": 0.1}),
-    "adopt nesterov": Member(aj.adopt, reference.adopt, ADAMAX | DECAY | {"eps": 0.1} | NESTEROV),
+    "adopt": Member(aj.adopt, reference.adopt, ADAMAX | DECAY | NESTEROV | {"eps": 0.1}),
     "c_adamw": Member(aj.c_adamw, reference.c_adamw, ADAM | DECAY),
     "adafactor": Member(
         functools.partial(aj.adafactor, min_axis=2),
         reference.adafactor,
         {"learning_rate": 1e-2, "power": 0.7, "eps": 1e-3, "floor": 2.0} | DECAY,
     ),
-    "muon": Member(aj.muon, reference.muon, SGD | DECAY | {"eps": 0.1}),
-    "muon as long as AdamW": Member(
-        functools.partial(aj.muon, scale="match_rms_adamw"),
-        functools.partial(reference.muon, scale="match_rms_adamw"),
-        SGD | DECAY | {"eps": 0.1, "nesterov": False},
-    ),
+    "muon": Member(aj.muon, reference.muon, SGD | DECAY | {"eps": 0.1, "nesterov": True}),
     "adamwr": Member(aj.adamwr, reference.adamwr, ADAMAX | RESTARTS),
 }
 

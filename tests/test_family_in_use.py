@@ -22,8 +22,7 @@ import adamw_jax as aj
 # All optimizers of the table: what takes a learning rate and is no piece. Of those that can
 # be made in several ways the first will do, the others differ in a piece only.
 FIRST = {case.name.split()[0]: case for case in reversed(CASES) if "learning_rate" in case.numbers}
-PIECES = "scale_by_learning_rate", "schedule_free"
-FAMILY = [case for name, case in FIRST.items() if name not in PIECES]
+FAMILY = [case for name, case in FIRST.items() if name != "scale_by_learning_rate"]
 FAMILY += [
     Case(
         "adam temporal_average",

@@ -15,6 +15,7 @@ import adamw_jax as aj
 
 PAGE = (Path(__file__).parent.parent / "docs/recipes.md").read_text()
 RATE = 1e-2
+TOLERANCE = 1e-6  # schedules on the page divide the step in float32
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,48 @@ def agc(θ, gradient, steps):
     return reference.adamw(θ, clipped, steps, α=RATE, λ=0.1 * RATE)
 
 
+def decayed(pull):
+    """Adam with a falling or constant rate, and what `pull` takes away, by shape and step."""
+
+    def paper(θ, gradient, steps):
+        m, v, start = 0.0, 0.0, θ
+        for t in range(1, steps + 1):
+            g = gradient(θ, t)
+            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+            α, taken = pull(θ, t, start)
+            step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+            θ = θ - α * step - taken
+        return θ
+
+    return paper
+
+
+def adam_c(θ, t, start):
+    α = RATE * (1 - (t - 1) / 1000)
+    corrected = θ.ndim == 2  # the kernel
+    return α, 0.1 * θ * (α**2 / RATE if corrected else α)
+
+
+DECAYS = {
+    "adam_c": adam_c,
+    "independent": lambda θ, t, start: (RATE * (1 - (t - 1) / 1000), 1e-3 * θ),
+    "adam_hd": lambda θ, t, start: (RATE, RATE * 0.1 * np.minimum(np.abs(θ), 0.5) * np.sign(θ)),
+    "fine_tuning": lambda θ, t, start: (RATE, RATE * 0.1 * (θ - start)),
+}
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_a_decay_equals_its_rule_over_a_thousand_steps(recipes, name):
+    quadratics = problem(1000)
+    expected = quadratics.reference(decayed(DECAYS[name]))
+    with jax.enable_x64(True):
+        tx = recipes[name]
+        if name == "fine_tuning":
+            tx = tx(jax.tree.map(jnp.asarray, quadratics.start))
+        ours = quadratics.descend(tx, jnp.float64)
+    assert error(ours, expected) < TOLERANCE
+
+
 PAPERS = [laprop, adam_atan2, mars, adan, grokfast, c_lion, trained_longer, agc]
 
 
@@ -125,7 +168,7 @@ def test_a_recipe_equals_its_paper_over_a_thousand_steps(recipes, paper):
     expected = quadratics.reference(paper)
     with jax.enable_x64(True):
         ours = quadratics.descend(recipes[paper.__name__], jnp.float64)
-    assert error(ours, expected) < 1e-7
+    assert error(ours, expected) < TOLERANCE
 
 
 def test_layers_learn_more_slowly_the_lower_they_are(recipes):

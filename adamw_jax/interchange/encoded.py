@@ -28,7 +28,8 @@ def filled_and_encoded(template: Any, *args: Any, narrow: bool, **kwargs: Any) -
     fields = [path[-1].name for path, node in found if _is_encoded(node)]
     if fields and not narrow:
         raise ValueError(
-            f"{' and '.join(fields)} would be kept in 8 bits or in factors: narrow=True rounds to that"
+            f"{' and '.join(fields)} would be kept in 8 bits or in factors: "
+            "narrow=True rounds to that"
         )
     plain = filled(jax.eval_shape(decoded, template), *args, narrow=narrow, **kwargs)
     nearest = blockwise_quantization(seed=None)
