@@ -262,6 +262,7 @@ def test_who_lost_the_lease_while_it_was_stopped_changes_nothing(url):
             assert objects(url)["sweep.json"] == b"second"
             with pytest.raises(sweep.StoreError, match="has taken over"):
                 first.replace("results.parquet", b"first")
+            assert not first.lease._write(first.lease.mine)  # as its next renewal does
         assert objects(url)["results.parquet"] == b"second"
         assert json.loads(objects(url)[".lease-0"])["token"] == second.lease.mine.token
     assert json.loads(objects(url)[".lease-0"])["token"] is None
@@ -338,32 +339,44 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_the_uninterrupted(
 # What is told, and what is not
 
 
+def permitted(on_objects, on_bucket):
+    """The policy that the documentation names, or less."""
+    statements = [
+        {"Effect": "Allow", "Action": on_bucket, "Resource": "arn:aws:s3:::bucket"},
+        {"Effect": "Allow", "Action": on_objects, "Resource": "arn:aws:s3:::bucket/folder/*"},
+    ]
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+# For the deletion of several objects at once, moto looks at what is permitted on the bucket.
+POLICIES = {
+    "right": permitted(
+        ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], ["s3:ListBucket", "s3:DeleteObject"]
+    ),
+    "no deletion": permitted(["s3:GetObject", "s3:PutObject"], ["s3:ListBucket"]),
+    "no listing": permitted(["s3:GetObject", "s3:PutObject"], ["s3:GetBucketLocation"]),
+    "nothing": permitted(["s3:GetObjectTagging"], ["s3:GetBucketLocation"]),
+}
+
+
 @pytest.fixture
 def guarded(server):
-    """A store that looks at credentials; gives those of somebody who may do everything."""
-    iam = client("iam")
-    iam.create_user(UserName="one")
-    key = iam.create_access_key(UserName="one")["AccessKey"]
-    policy = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
-    iam.put_user_policy(UserName="one", PolicyName="all", PolicyDocument=document)
-    iam.create_user(UserName="other")
-    other = iam.create_access_key(UserName="other")["AccessKey"]
+    """A store that looks at credentials; gives right ones and several wrong ones."""
+    iam, keys = client("iam"), {}
+    for name, policy in POLICIES.items():
+        user = name.replace(" ", "-")
+        iam.create_user(UserName=user)
+        iam.put_user_policy(UserName=user, PolicyName="own", PolicyDocument=policy)
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        keys[name] = key["AccessKeyId"], key["SecretAccessKey"]
     server.require_credentials(True)
     try:
-        yield {
-            "right": (key["AccessKeyId"], key["SecretAccessKey"]),
-            "without permission": (other["AccessKeyId"], other["SecretAccessKey"]),
-            "wrong secret": (key["AccessKeyId"], SECRETS["AWS_SECRET_ACCESS_KEY"]),
+        yield keys | {
+            "wrong secret": (keys["right"][0], SECRETS["AWS_SECRET_ACCESS_KEY"]),
             "unknown": (SECRETS["AWS_ACCESS_KEY_ID"], SECRETS["AWS_SECRET_ACCESS_KEY"]),
         }
     finally:
         server.require_credentials(False)
-        for user, made in ("one", key), ("other", other):
-            iam.delete_access_key(UserName=user, AccessKeyId=made["AccessKeyId"])
-        iam.delete_user_policy(UserName="one", PolicyName="all")
-        for user in "one", "other":
-            iam.delete_user(UserName=user)
 
 
 def test_wrong_credentials_are_told_without_the_secret(guarded, url, monkeypatch):
@@ -372,10 +385,10 @@ def test_wrong_credentials_are_told_without_the_secret(guarded, url, monkeypatch
         for name, value in zip(SECRETS, credentials, strict=False):
             monkeypatch.setenv(name, value)
         if case == "right":
-            go(url, grid=FEW)
+            go(f"{url}/{case}", grid=FEW)
             continue
         with pytest.raises(sweep.StoreError, match=f"denies access to {url}.* check AWS_A") as told:
-            go(url, grid=FEW)
+            go(f"{url}/{case}", grid=FEW)
         shown = "".join(traceback.format_exception(told.value))
         assert not [secret for secret in credentials if secret in shown], case
 

@@ -40,7 +40,7 @@ class Bucket:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
-        self.quick, self.patient = (_client(self.url, time) for time in (QUICK, PATIENT))
+        self.quick, self.patient = (_client(self.url, limit) for limit in (QUICK, PATIENT))
         self.lease: Lease | None = None
 
     def __reduce__(self):
@@ -110,6 +110,8 @@ class Bucket:
     def delete(self, names: Iterable[str]) -> None:
         """See `Folder`."""
         if names := list(names):
+            # Stores delete without a condition. What is deleted is superfluous even to a process
+            # that takes the lease over after this look, except if a sweep is made fresh.
             self._check()
             with suppress(FileNotFoundError), _told(self.url):
                 _answered(obstore.delete, self.quick, names)
@@ -151,6 +153,7 @@ class Bucket:
             self.lease.check()
 
     def _reach(self) -> None:
+        """Makes a first request, whose failure is soon told."""
         first = _client(self.url, QUICK, FIRST_RETRIES)
         with suppress(FileNotFoundError), _told(self.url):
             _answered(obstore.get, first, "sweep.json")

@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from adamw_jax.sweep.files import StoreError, damage
 from adamw_jax.sweep.interrupts import raise_noted
@@ -188,7 +188,7 @@ class Lease:
 
 
 @contextmanager
-def leased(objects: Objects, name: str) -> Iterator[Any]:
+def leased(objects: Objects, name: str) -> Iterator[Lease]:
     """Holds a lease within the block."""
     lease = Lease(objects, name)
     try:

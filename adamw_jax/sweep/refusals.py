@@ -17,6 +17,8 @@ CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+# A store's own word for what is wrong, in XML, in obstore's text and in JSON.
+CODE = r'<Code>(\w{1,64})</Code>|\(code: (\w{1,64})\)|"code": ?"?(\w{1,64})'
 # The addresses at which a machine's cloud tells credentials, and what is said without an account.
 UNKNOWN = "/latest/(api/token|meta-data)|computeMetadata|metadata/identity|MissingAccount"
 # How an error of the connection shows in the text, and what it is called; the first one counts.
@@ -40,9 +42,8 @@ def explained(error: Exception, path: str) -> StoreError | FileNotFoundError:
       path: the full address of the object or folder.
     """
     text, scheme = str(error), path.partition("://")[0]
-    code = re.search(r"<Code>(\w{1,64})</Code>|\"code\": ?\"?(\w{1,64})", text)
-    status = re.search(r"status code: (\d{3})", text)
-    told = (code and (code[1] or code[2])) or (status and f"status {status[1]}")
+    code, status = re.search(CODE, text), re.search(r"status code: (\d{3})", text)
+    told = code[code.lastindex or 0] if code else f"status {status[1]}" if status else None
     if told == "NoSuchBucket":
         bucket = path.split("/")[2]
         return StoreError(f"there is no bucket {bucket!r}: make it first, or correct {path}")
@@ -54,8 +55,8 @@ def explained(error: Exception, path: str) -> StoreError | FileNotFoundError:
             f"machine's cloud: set {CREDENTIALS[scheme]}"
         )
     request = re.search(r"[Ee]rror performing ([A-Z]+) (\S+) in ", text)
-    server = urlsplit(request[2]).netloc.rpartition("@")[2] if request else "its server"
-    if status and status[1] in ("401", "403"):
+    server = urlsplit(request[2]).netloc.rpartition("@")[2] if request else "the server"
+    if told == "AccessDenied" or (status and status[1] in ("401", "403")):
         return StoreError(
             f"{server} denies access to {path} ({told}): check {CREDENTIALS[scheme]}, and what "
             "they permit"
