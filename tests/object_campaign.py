@@ -5,17 +5,29 @@
 starts moto's server, sweeps with various options and a proxy that makes a fault in every twentieth
 request, kills each sweep's process a few times at random moments, lets it end, and compares its
 table with that of an uninterrupted sweep in a directory. It prints what it has done.
+
+    python tests/object_campaign.py --chunks 60
+
+measures instead how long a chunk takes to write, into a directory and into the object store.
 """
 
 import argparse
 import collections
+import os
 import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from object_store import FAULTS, objects, serving, well
 from sweep_program import begin, differing
+
+from adamw_jax.sweep import Result, product
+from adamw_jax.sweep.folder import opened
+from adamw_jax.sweep.grid import normalized
+from adamw_jax.sweep.keeping import Kept
 
 OPTIONS = {
     "one lane": ("--layout", 1, 1),
@@ -50,11 +62,55 @@ def killed_again_and_again(server, url, draw, kills, cache, *options):
     return found
 
 
+def chunk_of(rows):
+    """Results of 16 runs with 200 advances, and states of 100 kB each."""
+    draw = np.random.default_rng(rows[0])
+    advance = np.arange(1, 201, dtype=np.int32)
+    results = [
+        Result(
+            run=run,
+            settings={"seed": run},
+            advance=advance,
+            metrics={name: draw.random(200, np.float32) for name in ("loss", "accuracy")},
+            status="finished",
+            lanes=16,
+            device="cpu",
+            seconds=1.0,
+            compile_seconds=1.0,
+        )
+        for run in rows
+    ]
+    return results, [draw.random((16, 25000), np.float32)]
+
+
+def measured(chunks):
+    """Prints the milliseconds that writing a chunk takes."""
+    rows = normalized(product(seed=range(16 * chunks)))
+    with serving() as proxy, tempfile.TemporaryDirectory() as folder:
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"  # past the proxy
+        places, times = (folder, "s3://bucket/chunks"), collections.defaultdict(list)
+        stores = [Kept(opened(place), rows, {"grid": "made up"}) for place in places]
+        with stores[0], stores[1]:
+            for i in range(chunks):
+                results, states = chunk_of(range(16 * i, 16 * (i + 1)))
+                for place, store in zip(("directory", "object store"), stores, strict=True):
+                    for rung, what in enumerate((None, states)):
+                        begun = time.perf_counter()
+                        store.write(rung, results, what)
+                        took = 1000 * (time.perf_counter() - begun)
+                        times[place, "with states" if what else "without states"].append(took)
+    for (place, kind), took in times.items():
+        print(f"{place}, {kind}: {statistics.median(took):.1f} ms (median)")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chunks", type=int)
     asked = parser.parse_args()
+    if asked.chunks:
+        return measured(asked.chunks)
     draw, found, sweeps, whole = random.Random(asked.seed), [], 0, {}
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         for name, options in OPTIONS.items():
