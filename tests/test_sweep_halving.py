@@ -11,18 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adamw_jax.sweep import Halving, Layout, Result, Run, product, sweep
+from adamw_jax.sweep.halving import rungs_of
+from adamw_jax.sweep.results import Block
+from adamw_jax.sweep.standing import Standing
+from adamw_jax.sweep.store import Part
 
 NAN, INF = math.nan, math.inf
 
 
-def result(run, values, status="running"):
-    values = np.array(values, np.float32)
-    advance = np.arange(1, len(values) + 1)
-    return Result(run, {"seed": 0}, advance, {"loss": values}, status, 1, "cpu", 0.0, 0.0)
+def survivors(halving, *runs):
+    """The runs that survive a first rung, from the values of each in every rung, and its status."""
+    standing = Standing(len(runs), 2, halving)
+    for number, rung in enumerate(rungs_of(halving)[:2]):
+        results = []
+        for i, (*values, status) in enumerate(runs):
+            for value in values[number : number + 1]:
+                advance = np.arange(rung.first + 1, rung.first + 1 + len(value), dtype=np.int32)
+                metrics = {"loss": np.array(value, np.float32)}
+                results.append(Result(i, {}, advance, metrics, status, 1, "cpu", 0.0, 0.0))
+        if results:
+            standing.add(Part(number, ""), Block.of(results))
+    alive = standing.survivors(np.full(len(runs), True), rungs_of(halving)[0])
+    return set(np.flatnonzero(alive).tolist())
 
 
 @pytest.mark.parametrize(
-    "halving, lasts, survivors",
+    "halving, lasts, best",
     [
         (Halving("loss", (1,)), [4, 1, 3, 2], {1, 3}),
         (Halving("loss", (1,), largest=True), [4, 1, 3, 2], {0, 2}),
@@ -41,38 +55,33 @@ def result(run, values, status="running"):
         (Halving("loss", (1,)), [-1, -2, 3, 4], {0, 1}),
     ],
 )
-def test_the_best_go_on(halving, lasts, survivors):
-    entrants = [result(run, [value]) for run, value in enumerate(lasts)]
-    assert halving.survivors(entrants, 1) == survivors
-    assert halving.survivors(entrants[::-1], 1) == survivors
-    assert halving.entrants(len(lasts)) == [len(lasts), len(survivors)]
+def test_the_best_go_on(halving, lasts, best):
+    assert survivors(halving, *[([value], "running") for value in lasts]) == best
+    assert halving.entrants(len(lasts)) == [len(lasts), len(best)]
 
 
 def test_the_value_at_the_rung_counts():
-    entrants = [result(0, [9, 1, 9]), result(1, [1, 9, 1])]
-    assert Halving("loss", (2,)).survivors(entrants, 2) == {0}
+    runs = ([9, 1], [9], "running"), ([1, 9], [1], "running")
+    assert survivors(Halving("loss", (2,)), *runs) == {0}
 
 
 def test_a_diverged_run_loses_whatever_its_metric():
     # Another metric may have been the one that diverged.
-    entrants = [result(0, [1], "diverged"), result(1, [9, 9]), result(2, [8, 8])]
-    assert Halving("loss", (2,), 0.6).survivors(entrants, 2) == {1, 2}
-    # That it diverged later is not known at the rung.
-    later = [result(0, [1, 1, 1], "diverged"), result(1, [9, 9, 9])]
-    assert Halving("loss", (2,)).survivors(later, 2) == {0}
+    runs = ([1], "diverged"), ([9, 9], "running"), ([8, 8], "running")
+    assert survivors(Halving("loss", (2,), 0.6), *runs) == {1, 2}
 
 
 def test_a_stopped_run_has_its_last_value():
-    entrants = [result(0, [1], "stopped"), result(1, [9, 9]), result(2, [0, 8])]
-    assert Halving("loss", (2,), 0.3).survivors(entrants, 2) == {0}
+    runs = ([1], "stopped"), ([9, 9], "running"), ([0, 8], "running")
+    assert survivors(Halving("loss", (2,), 0.3), *runs) == {0}
 
 
 @pytest.mark.parametrize("keep, runs, kept", [(0.55, 100, 55), (0.07, 100, 7), (0.28, 25, 7)])
 def test_rounding_up_is_that_of_the_number_that_is_written(keep, runs, kept):
     # 0.07 * 100 is 7.000000000000001 in binary.
-    entrants = [result(run, [run]) for run in range(runs)]
-    assert Halving("loss", (1,), keep).entrants(runs) == [runs, kept]
-    assert Halving("loss", (1,), keep).survivors(entrants, 1) == set(range(kept))
+    halving = Halving("loss", (1,), keep)
+    assert halving.entrants(runs) == [runs, kept]
+    assert survivors(halving, *[([run], "running") for run in range(runs)]) == set(range(kept))
 
 
 @given(
@@ -81,16 +90,16 @@ def test_rounding_up_is_that_of_the_number_that_is_written(keep, runs, kept):
     st.booleans(),
 )
 def test_nobody_who_is_dropped_is_better_than_one_who_goes_on(values, keep, largest):
-    entrants = [result(run, [value]) for run, value in enumerate(values)]
-    survivors = Halving("loss", (1,), keep, largest).survivors(entrants, 1)
-    assert len(survivors) == math.ceil(keep * len(values))
+    runs = [([value], "running") for value in values]
+    best = survivors(Halving("loss", (1,), keep, largest), *runs)
+    assert len(best) == math.ceil(keep * len(values))
 
     def worth(run):
         value = values[run] if largest else -values[run]
         return (value if math.isfinite(values[run]) else -INF), -run
 
-    dropped = set(range(len(values))) - survivors
-    assert all(worth(run) > worth(other) for run in survivors for other in dropped)
+    dropped = set(range(len(values))) - best
+    assert all(worth(run) > worth(other) for run in best for other in dropped)
 
 
 def start(h, key, data):

@@ -9,12 +9,12 @@ from adamw_jax.sweep import manifest, table
 from adamw_jax.sweep.claim import TABLE
 from adamw_jax.sweep.folder import opened
 from adamw_jax.sweep.grid import Row, normalized
-from adamw_jax.sweep.results import Result
+from adamw_jax.sweep.results import Results
 
 
 def kept(
     cache: str | Path, grid: Sequence[Row], identity: Mapping[str, Any] | None = None
-) -> list[Result] | None:
+) -> Results | None:
     """Reads the results of a finished sweep of a grid, whatever it trained.
 
     Unlike `sweep`, this needs no program, and traces and compiles nothing: the sweep may have
@@ -41,5 +41,5 @@ def kept(
             continue
         described = found.description
         if described["grid"] == asked and identity in (None, described["identity"]):
-            return table.decoded(folder.read(TABLE), folder.path(TABLE), found.table, rows)
+            return table.results(folder.read(TABLE), folder.path(TABLE), found.table, rows)
     return None

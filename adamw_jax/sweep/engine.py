@@ -25,8 +25,9 @@ from adamw_jax.sweep.manifest import describe, name_of
 from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
-from adamw_jax.sweep.results import DROPPED, RUNNING, Result
+from adamw_jax.sweep.results import RUNNING, Block, Result, Results
 from adamw_jax.sweep.run import Run
+from adamw_jax.sweep.standing import Standing
 from adamw_jax.sweep.store import InMemory, Store
 from adamw_jax.sweep.table import check_alike, check_names
 from adamw_jax.sweep.variants import Variant, variants
@@ -51,7 +52,7 @@ def sweep(
     on: Executor | None = None,
     tries: int = 3,
     progress: Listener | bool | None = True,
-) -> list[Result]:
+) -> Sequence[Result]:
     """Trains every row of a grid.
 
     Settings whose values are numbers are data: arrays that the compiled program takes,
@@ -99,7 +100,8 @@ def sweep(
       progress: a listener, None or False for none; by default a line on stderr.
 
     Returns:
-      A result for each row, in the order of the grid.
+      A result for each row, in the order of the grid. It is made when it is asked for, so that the
+      histories of a kept sweep, however large, need little memory.
 
     Raises:
       ValueError: the grid, the run or an option is not valid; the message names it.
@@ -218,46 +220,66 @@ class Engine:
         self.rows, self.variants, self.work, self.store = rows, variants, work, store
         self.executor, self.halving, self.tries, self.meter = executor, halving, tries, meter
         self.rungs, self.reasons = rungs_of(halving), dict[int, str]()
+        self.standing = Standing(len(rows), len(self.rungs), halving)
         self.here = isinstance(executor, Here)
         self.devices = work.machine().size if self.here else 0
         self.exit = ExitStack()
 
-    def results(self, layout: Layout | None) -> list[Result]:
+    def results(self, layout: Layout | None) -> Results:
         """Trains all runs and returns their results; without a layout, the fastest is used."""
+        with processes.together("reading what is done"):
+            kept = self.store.finished()
+        if kept is not None:
+            self.store.finish(iter(()))  # a kill may have left parts
+            self.meter.expect(len(kept), len(kept), len(kept))
+            self.meter.over()
+            return kept
         with self.exit:
             return self._results(layout)
 
-    def _results(self, layout: Layout | None) -> list[Result]:
-        done, alive = self._known(), set(range(len(self.rows)))
-        self._expect(done)
-        self._measure(done, layout)
+    def _results(self, layout: Layout | None) -> Results:
+        self._read()
+        self._expect()
+        self._measure(layout)
+        alive = np.ones(len(self.rows), bool)
         for rung in self.rungs:
             with processes.together("training"):
-                self._train(rung, {i for i in alive if rung.awaits(done.get(i))})
-            done = self._known()
+                self._train(rung, alive & self.standing.awaiting(rung))
+            self._read()
             self.store.forget(rung.number - 1)
-            if self.halving and rung.last:
-                entrants = [done[i] for i in sorted(alive & done.keys())]
-                alive = self.halving.survivors(entrants, rung.last)
-        results = [done[i] for i in sorted(done)]
-        results = [r._replace(status=DROPPED) if r.status == RUNNING else r for r in results]
-        if lost := [i for i in self._given_up() if i in alive]:
-            raise LostRunsError(lost, self.reasons.get(lost[0]), self.tries, results)
+            alive = self.standing.survivors(alive, rung)
+        if lost := [i for i in self._given_up() if alive[i] and self.standing.status[i] == RUNNING]:
+            done = InMemory()
+            done.finish(self._blocks())
+            raise LostRunsError(lost, self.reasons.get(lost[0]), self.tries, done.finished() or [])
         with processes.together("writing the table"):
-            self.store.finish(results)
+            self.store.finish(self._blocks())
+        with processes.together("reading the table"):
+            results = self.store.finished()
+        assert results is not None
         self.meter.over()
         return results
 
-    def _known(self) -> dict[int, Result]:
-        """The results so far of all processes; none continues before all have read them."""
+    def _read(self) -> None:
+        """Reads the parts of all processes; none continues before all have read them."""
         with processes.together("reading what is done"):
-            return {result.run: result for result in self.store.read()}
+            new = [part for part in self.store.parts() if part not in self.standing.parts]
+            for part, block in zip(new, self.store.read(new), strict=True):
+                self.standing.add(part, block)
 
-    def _given_up(self) -> set[int]:
+    def _blocks(self) -> Iterator[Block]:
+        """All results; those of variants with other metrics in blocks of their own."""
+        alike: dict[str, list[int]] = {}
+        for variant in self.variants:
+            alike.setdefault(str(variant.metrics), []).extend(variant.members)
+        for members in alike.values():
+            yield from self.standing.assembled(np.sort(members), self.store.read)
+
+    def _given_up(self) -> list[int]:
         """The runs at which too many workers have ended."""
-        return {run for run, tries in self.store.tries.items() if tries >= self.tries}
+        return sorted(run for run, tries in self.store.tries.items() if tries >= self.tries)
 
-    def _expect(self, done: Mapping[int, Result]) -> None:
+    def _expect(self) -> None:
         """Tells the meter how many advances there are, and how many of them are done."""
         counts = self.halving.entrants(len(self.rows)) if self.halving else [len(self.rows)]
         advances = sum(
@@ -265,20 +287,20 @@ class Engine:
             for variant in self.variants
             for rung, count in zip(self.rungs, counts, strict=True)
         )
-        ended = sum(result.status != RUNNING for result in done.values())
-        made = sum(len(result.advance) for result in done.values())
+        ended = int((self.standing.status != RUNNING).sum())
+        made = int(self.standing.made.sum())
         self.meter.expect(advances / processes.count(), made / processes.count(), ended)
 
-    def _measure(self, done: Mapping[int, Result], layout: Layout | None) -> None:
+    def _measure(self, layout: Layout | None) -> None:
         """Gives a layout to each variant that has runs to train and no layout yet."""
         workers = processes.count() if self.here else self.executor.workers
         tasks = []
         for variant in self.variants:
-            left = [self.rows[i] for i in variant.members if i not in done]
+            left = [i for i in variant.members if self.standing.status[i] == RUNNING]
             known = self.store.layouts.get(variant.name)
             if left and (known is None or not self.devices):
-                share, rows = math.ceil(len(left) / workers), tuple(left[:SAMPLE])
-                tasks.append(Measurement(variant.name, rows, share, known or layout))
+                share, rows = math.ceil(len(left) / workers), [self.rows[i] for i in left[:SAMPLE]]
+                tasks.append(Measurement(variant.name, tuple(rows), share, known or layout))
         with processes.together("measuring layouts"):
             if processes.index() == 0:
                 self._measured(tasks)
@@ -302,22 +324,23 @@ class Engine:
                 if task.variant not in self.store.layouts:
                     self.store.set_layout(task.variant, found.layout)
 
-    def _train(self, rung: Rung, left: set[int]) -> None:
-        """Takes runs through a rung, chunk by chunk."""
-        left = left - self._given_up()
+    def _train(self, rung: Rung, left: np.ndarray) -> None:
+        """Takes runs, bool[runs], through a rung, chunk by chunk."""
+        left[self._given_up()] = False
         by_variant = {
-            variant.name: processes.own([i for i in variant.members if i in left])
+            variant.name: processes.own([i for i in variant.members if left[i]])
             for variant in self.variants
         }
         plan = Plan(rung, by_variant, self.rows, self.store, self.devices)
         lengths = {variant.name: variant.run.length for variant in self.variants}
         while plan:
             for chunk, outcome in self._outcomes(self._sent(plan)):
-                advances, results = 0, []
+                advances, results = 0, None
                 if isinstance(outcome, Trained):
                     results = outcome.results
-                    self.store.write(rung.number, results, outcome.states)
-                    advances = len(results) * len(rung.advances(lengths[chunk.variant]))
+                    part = self.store.write(rung.number, results, outcome.states)
+                    self.standing.add(part, results)
+                    advances = len(results.run) * len(rung.advances(lengths[chunk.variant]))
                 elif isinstance(outcome, TooLarge):
                     self._halve(chunk)
                     plan.again(chunk)
@@ -341,7 +364,7 @@ class Engine:
         if lost.blame:
             self.store.count_try(chunk.members)
             self.reasons |= dict.fromkeys(chunk.members, lost.reason)
-        return not self._given_up().isdisjoint(chunk.members)
+        return not set(self._given_up()).isdisjoint(chunk.members)
 
     @functools.cached_property
     def _does(self) -> Callable[[Iterator[Any]], Outcomes]:

@@ -74,7 +74,9 @@ class LostRunsError(RuntimeError):
       results: those of all other runs; of a kept sweep, they are kept.
     """
 
-    def __init__(self, runs: Sequence[int], reason: str | None, tries: int, results: list[Result]):
+    def __init__(
+        self, runs: Sequence[int], reason: str | None, tries: int, results: Sequence[Result]
+    ):
         self.runs, self.results = list(runs), results
         some = ", ".join(map(str, runs[:8])) + (", ..." if len(runs) > 8 else "")
         why = f": {reason}" if reason else " in earlier calls"

@@ -3,13 +3,13 @@
 import itertools
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from adamw_jax.sweep.results import DIVERGED, RUNNING, Result
+from adamw_jax.sweep.results import DIVERGED, Block
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,21 @@ class Halving:
                 f"rungs must be less than {length}, the shortest run's length; got {self.rungs}"
             )
 
-    def survivors(self, results: Sequence[Result], advances: int) -> set[int]:
+    def badness(self, block: Block) -> np.ndarray:
+        """How bad the last value of each run is, float64[n]: infinitely, if the run diverged."""
+        values = block.metrics[self.metric][block.ends - 1].astype(np.float64)
+        lost = (block.status == DIVERGED) | ~np.isfinite(values)
+        return np.where(lost, math.inf, -values if self.largest else values)
+
+    def survivors(self, runs: np.ndarray, badness: np.ndarray) -> np.ndarray:
         """The numbers of the runs that go on; among equals, those earlier in the grid.
 
         Args:
-          results: the results of the runs that took part in the rung, which may have gone on
-            already. Diverged runs take part, but lose; stopped ones keep their last value.
-          advances: the number of advances after which they are compared.
+          runs: int[n], the numbers of the runs that took part in the rung. Diverged runs take
+            part, but lose; stopped ones keep their last value.
+          badness: float64[n], as `badness` tells it.
         """
-
-        def badness(result: Result) -> tuple[float, int]:
-            made = min(advances, len(result.advance))
-            value = float(result.metrics[self.metric][made - 1])
-            lost = result.status == DIVERGED and made == len(result.advance)
-            lost = lost or not np.isfinite(value)
-            return math.inf if lost else -value if self.largest else value, result.run
-
-        ranked = sorted(results, key=badness)
-        return {result.run for result in ranked[: self._going_on(len(ranked))]}
+        return runs[np.lexsort((runs, badness))][: self._going_on(len(runs))]
 
     def entrants(self, runs: int) -> list[int]:
         """How many runs take part in each rung, and how many train to the end."""
@@ -114,12 +111,6 @@ class Rung(NamedTuple):
     def advances(self, length: int) -> range:
         """The numbers, from 0, of the advances in this rung, for a run of `length` advances."""
         return range(self.first, self.last or length)
-
-    def awaits(self, result: Result | None) -> bool:
-        """Whether a run with this result so far has yet to make the rung's advances."""
-        if result is None:
-            return self.first == 0
-        return result.status == RUNNING and len(result.advance) == self.first
 
 
 def rungs_of(halving: Halving | None) -> list[Rung]:

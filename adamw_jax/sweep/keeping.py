@@ -12,6 +12,7 @@ Each file of results says which sweep it belongs to and has a digest: that of a 
 name, that of the table in sweep.json.
 """
 
+import functools
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,8 +25,9 @@ from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.manifest import Manifest, name_of
 from adamw_jax.sweep.program import Layout
-from adamw_jax.sweep.results import Result, joined
+from adamw_jax.sweep.results import Block, Results
 from adamw_jax.sweep.states import States, decoded_states, encoded_states
+from adamw_jax.sweep.store import Part
 
 
 class Kept:
@@ -102,28 +104,32 @@ class Kept:
         """See `Store`."""
         self.manifest = manifest.read(self.folder)
 
-    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+    def write(self, rung: int, results: Block, states: States | None) -> Part:
         """See `Store`; states are written first, because the results imply that they are there."""
-        content = self._encoded(results)
-        name = f"{rung}-{results[0].run:07d}-{digest(content)}"
+        content = self._encoded(iter([results]))
+        name = f"{rung}-{results.run[0]:07d}-{digest(content)}"
         if states is not None:
-            runs = [result.run for result in results]
-            self.folder.create(f"{STATES}/{name}.npz", encoded_states(runs, states))
+            self.folder.create(f"{STATES}/{name}.npz", encoded_states(results.run, states))
         self.folder.create(f"{PARTS}/{name}.parquet", content)
+        return Part(rung, f"{PARTS}/{name}.parquet")
 
-    def _encoded(self, results: Sequence[Result]) -> bytes:
+    @functools.cached_property
+    def _settings(self) -> dict[str, Any]:
+        return table.setting_columns(self.rows)
+
+    def _encoded(self, blocks: Iterator[Block]) -> bytes:
         layouts = {name: (lay.lanes, lay.rounds) for name, lay in self.layouts.items()}
-        return table.encoded(results, {"sweep": self.name, "layouts": layouts})
+        return table.encoded(blocks, self._settings, {"sweep": self.name, "layouts": layouts})
 
-    def read(self) -> list[Result]:
+    def parts(self) -> list[Part]:
         """See `Store`. Where a run was done twice, the first part in order of names counts."""
-        if self.folder.has(TABLE):
-            content, told = self.folder.read(TABLE), self.manifest.table
-            return table.decoded(content, self.folder.path(TABLE), told, self.rows)
         names = [name for name in self.folder.names(PARTS) if name.endswith(".parquet")]
-        return joined(result for part in self._parts(names) for result in part)
+        found = [Part(int(name.removeprefix(f"{PARTS}/").split("-")[0]), name) for name in names]
+        return sorted(found)
 
-    def _parts(self, names: Sequence[str]) -> Iterator[list[Result]]:
+    def read(self, parts: Sequence[Part]) -> Iterator[Block]:
+        """See `Store`."""
+        names = [part.name for part in parts]
         for name, content in zip(names, self.folder.read_all(names), strict=True):
             told, path = name.removesuffix(".parquet").split("-")[-1], self.folder.path(name)
             yield table.decoded(content, path, told, self.rows, self.name)
@@ -165,14 +171,22 @@ class Kept:
         if self.first:
             self.folder.delete(self._of(rung))
 
-    def finish(self, results: Sequence[Result]) -> None:
+    def finish(self, blocks: Iterator[Block]) -> None:
         """Writes the table of all results, which replaces the parts."""
         if self.first:
             if not self.folder.has(TABLE):
-                content = self._encoded(results)
+                content = self._encoded(blocks)
                 # The manifest comes first, so that there is never a table without a digest.
                 self.manifest = self.manifest._replace(table=digest(content))
                 manifest.write(self.folder, self.manifest)
                 self.folder.replace(TABLE, content)
             for group in (PARTS, STATES):
                 self.folder.clear(group)
+
+    def finished(self) -> Results | None:
+        """See `Store`."""
+        if not self.folder.has(TABLE):
+            return None
+        self.refresh()
+        content, path = self.folder.read(TABLE), self.folder.path(TABLE)
+        return table.results(content, path, self.manifest.table, self.rows)

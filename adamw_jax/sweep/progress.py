@@ -3,11 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from adamw_jax.sweep.interrupts import raise_noted
-from adamw_jax.sweep.results import RUNNING, Result
+from adamw_jax.sweep.results import RUNNING, Block
 
 
 class Progress(NamedTuple):
@@ -74,14 +74,14 @@ class Meter:
         """Counts a chunk that is about to be trained."""
         self.chunks += 1
 
-    def returned(self, advances: int, results: Sequence[Result]) -> None:
+    def returned(self, advances: int, results: Block | None) -> None:
         """Counts a chunk of so many advances, whether or not all were made, and its results."""
         if results and not self.told:  # it was trained where nobody told of single advances
-            self.measured += sum(len(result.advance) for result in results)
-            self.spent += sum(result.seconds for result in results)
+            self.measured += len(results.advance)
+            self.spent += float(results.seconds.sum())
         self.done += advances
         self.chunks, self.told = self.chunks - 1, 0
-        self.finished += sum(result.status != RUNNING for result in results)
+        self.finished += 0 if results is None else int((results.status != RUNNING).sum())
         self.doing("training")
 
     def over(self) -> None:

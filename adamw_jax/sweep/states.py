@@ -1,7 +1,6 @@
 """States of runs between two rungs, as NumPy npz files."""
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from adamw_jax.sweep.files import damage
 States = list[np.ndarray]
 
 
-def encoded_states(runs: Sequence[int], states: States) -> bytes:
+def encoded_states(runs: np.ndarray, states: States) -> bytes:
     """The content of a file with the stacked states of runs."""
     content = io.BytesIO()
     leaves: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(states)}
-    np.savez(content, runs=np.array(runs), **leaves)
+    np.savez(content, runs=runs, **leaves)
     return content.getvalue()
 
 

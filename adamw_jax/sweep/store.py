@@ -1,11 +1,23 @@
 """Where results and states are while a sweep runs; in memory, if they are not kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, Self
 
 from adamw_jax.sweep.program import Layout
-from adamw_jax.sweep.results import Result, joined
+from adamw_jax.sweep.results import Block, Results
 from adamw_jax.sweep.states import States
+
+
+class Part(NamedTuple):
+    """A finished chunk, as a store keeps it.
+
+    Attributes:
+      rung: the number of its rung.
+      name: its name in the store.
+    """
+
+    rung: int
+    name: str
 
 
 class Store(Protocol):
@@ -37,11 +49,16 @@ class Store(Protocol):
     def count_try(self, runs: Iterable[int]) -> None:
         """Counts a worker that has ended while it trained these runs."""
 
-    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+    def write(self, rung: int, results: Block, states: States | None) -> Part:
         """Keeps a chunk's results and, if there are any, its runs' final states, stacked."""
+        ...
 
-    def read(self) -> list[Result]:
-        """All results so far, joined by run."""
+    def parts(self) -> Sequence[Part]:
+        """All finished chunks, in the order of their rungs."""
+        ...
+
+    def read(self, parts: Sequence[Part]) -> Iterator[Block]:
+        """The results of some chunks, one after another."""
         ...
 
     def state(self, rung: int, run: int) -> States:
@@ -51,15 +68,24 @@ class Store(Protocol):
     def forget(self, rung: int) -> None:
         """Deletes the states of a rung."""
 
-    def finish(self, results: Sequence[Result]) -> None:
-        """Keeps the results of all runs, which ends the sweep."""
+    def finish(self, blocks: Iterator[Block]) -> None:
+        """Keeps the results of all runs, which ends the sweep.
+
+        Args:
+          blocks: the results, in the order of the grid.
+        """
+
+    def finished(self) -> Results | None:
+        """The results of a sweep that has ended; None if it has not."""
+        ...
 
 
 class InMemory:
     """Keeps everything for as long as the call lasts."""
 
     def __init__(self):
-        self.parts: list[Result] = []
+        self.kept: dict[Part, Block] = {}
+        self.results: Results | None = None
         self.layouts: dict[str, Layout] = {}
         self.tries: dict[int, int] = {}
         self.states: dict[tuple[int, int], States] = {}
@@ -81,15 +107,21 @@ class InMemory:
         """See `Store`."""
         self.tries |= {run: self.tries.get(run, 0) + 1 for run in runs}
 
-    def write(self, rung: int, results: Sequence[Result], states: States | None) -> None:
+    def write(self, rung: int, results: Block, states: States | None) -> Part:
         """See `Store`."""
-        self.parts += results
-        for i, result in enumerate(results if states else ()):
-            self.states[rung, result.run] = [leaf[i] for leaf in states or ()]
+        part = Part(rung, str(results.run[0]))
+        self.kept[part] = results
+        for i, run in enumerate(results.run.tolist() if states else ()):
+            self.states[rung, run] = [leaf[i] for leaf in states or ()]
+        return part
 
-    def read(self) -> list[Result]:
+    def parts(self) -> list[Part]:
         """See `Store`."""
-        return joined(self.parts)
+        return list(self.kept)
+
+    def read(self, parts: Sequence[Part]) -> Iterator[Block]:
+        """See `Store`."""
+        return map(self.kept.__getitem__, parts)
 
     def state(self, rung: int, run: int) -> States:
         """See `Store`."""
@@ -99,5 +131,11 @@ class InMemory:
         """See `Store`."""
         self.states = {key: state for key, state in self.states.items() if key[0] != rung}
 
-    def finish(self, results: Sequence[Result]) -> None:
-        """Does nothing: the caller has the results."""
+    def finish(self, blocks: Iterator[Block]) -> None:
+        """See `Store`."""
+        found = list(blocks)
+        self.results = Results(found.__getitem__, [block.run for block in found])
+
+    def finished(self) -> Results | None:
+        """See `Store`."""
+        return self.results

@@ -1,8 +1,10 @@
 """The tidy table of all runs, as Arrow and as Parquet."""
 
+import functools
 import io
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from adamw_jax.sweep.files import damage, digest
 from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row, is_number
 from adamw_jax.sweep.manifest import versions
-from adamw_jax.sweep.results import Result
+from adamw_jax.sweep.results import Block, Result, Results
 
 # The columns that are neither settings nor metrics.
 COLUMNS = (
@@ -35,59 +37,108 @@ def to_table(results: Sequence[Result]) -> Any:
     """
     import pyarrow as pa
 
-    check_alike({name: value[0] for name, value in result.metrics.items()} for result in results)
-    counts = [len(result.advance) for result in results]
+    if isinstance(results, Results):
+        blocks = list(results.blocks())
+        check_alike({name: x[0] for name, x in block.metrics.items()} for block in blocks)
+    else:
+        check_alike({name: x[0] for name, x in result.metrics.items()} for result in results)
+        blocks = [Block.of(results)]
+    settings = setting_columns([row for block in blocks for row in block.rows])
+    ends = np.cumsum([len(block.run) for block in blocks])
+    tables = [
+        block_table(block, settings, np.arange(end - len(block.run), end))
+        for block, end in zip(blocks, ends, strict=True)
+    ]
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def setting_columns(rows: Sequence[Row]) -> dict[str, Any]:
+    """The settings of all rows as Arrow arrays, by name."""
+    import pyarrow as pa
+
+    return {name: pa.array(_column([row[name] for row in rows])) for name in rows[0]}
+
+
+def block_table(block: Block, settings: Mapping[str, Any], places: np.ndarray) -> Any:
+    """The table of a block.
+
+    Args:
+      block: the results.
+      settings: as from `setting_columns`.
+      places: int[n], where in them the settings of each run are.
+    """
+    import pyarrow as pa
+
+    which = np.repeat(np.arange(len(block.run)), block.counts)
+    places = pa.array(places[which])
 
     def repeated(values):
-        return pa.array(values).take(pa.array(np.repeat(np.arange(len(values)), counts)))
+        return pa.array(values).take(pa.array(which))
 
-    own = ("run", "status", "lanes", "device", "seconds", "compile_seconds")
-    each = {name: repeated([getattr(result, name) for result in results]) for name in own}
-    settings = {
-        name: repeated(_column([result.settings[name] for result in results]))
-        for name in results[0].settings
+    columns = {
+        "run": repeated(block.run.astype(np.int64)),
+        **{name: column.take(places) for name, column in settings.items()},
+        "advance": pa.array(block.advance),
+        **{name: _nested(pa, values) for name, values in block.metrics.items()},
+        "status": repeated(block.status),
+        "lanes": repeated(block.lanes.astype(np.int64)),
+        "device": repeated(block.device),
+        "seconds": repeated(block.seconds),
+        "compile_seconds": repeated(block.compile_seconds),
     }
-    metrics = {
-        name: _nested(pa, np.concatenate([result.metrics[name] for result in results]))
-        for name in results[0].metrics
-    }
-    advance = pa.array(np.concatenate([result.advance for result in results]))
-    constant = {name: repeated([text] * len(results)) for name, text in versions().items()}
-    columns = {"run": each.pop("run"), **settings, "advance": advance, **metrics, **each}
+    constant = {name: pa.repeat(text, len(which)) for name, text in versions().items()}
     return pa.table({**columns, **constant})
 
 
-def from_table(table: Any, rows: Sequence[Row]) -> list[Result]:
+def from_table(table: Any, rows: Sequence[Row]) -> Block:
     """The results in a table; the rows of each run must be together and in order."""
     runs = table["run"].to_numpy()
     begins = np.flatnonzero(np.diff(runs, prepend=-1))
     settings = rows[0].keys()
     names = [n for n in table.column_names if n not in COLUMNS and n not in settings]
-    metrics = {name: _array(table[name].combine_chunks()) for name in names}
-    advance = table["advance"].to_numpy()
-    first = table.take(begins).select([c for c in COLUMNS if c != "advance"]).to_pylist()
-    return [
-        Result(
-            row["run"], rows[row["run"]], advance[a:b], {k: v[a:b] for k, v in metrics.items()},
-            row["status"], row["lanes"], row["device"], row["seconds"], row["compile_seconds"],
-        )
-        for row, a, b in zip(first, begins, [*begins[1:], len(runs)], strict=True)
-    ]  # fmt: skip
+    each = table.select(["status", "lanes", "device", "seconds", "compile_seconds"]).take(begins)
+    status, lanes, device, seconds, compile_seconds = (column.to_numpy() for column in each.columns)
+    return Block(
+        [rows[run] for run in runs[begins]],
+        runs[begins].astype(np.int32),
+        np.diff(begins, append=len(runs)).astype(np.int32),
+        table["advance"].to_numpy(),
+        {name: _array(table[name].combine_chunks()) for name in names},
+        status.astype(object),
+        lanes.astype(np.int32),
+        device.astype(object),
+        seconds,
+        compile_seconds,
+    )
 
 
-def encoded(results: Sequence[Result], origin: Mapping[str, Any]) -> bytes:
-    """The content of a Parquet file with the table of the results and the sweep they belong to."""
+def encoded(
+    blocks: Iterator[Block], settings: Mapping[str, Any], origin: Mapping[str, Any]
+) -> bytes:
+    """The content of a Parquet file with the blocks and the sweep that they belong to.
+
+    Args:
+      blocks: the results, each of which becomes a row group.
+      settings: those of the whole grid, as from `setting_columns`.
+      origin: what to say of the sweep.
+    """
     import pyarrow.parquet as pq
 
-    buffer, table = io.BytesIO(), to_table(results)
-    table = table.replace_schema_metadata({ORIGIN: json.dumps(origin)})
-    pq.write_table(table, buffer, write_page_checksum=True)
+    buffer, writer = io.BytesIO(), None
+    for block in blocks:
+        table = block_table(block, settings, block.run)
+        table = table.replace_schema_metadata({ORIGIN: json.dumps(origin)})
+        writer = writer or pq.ParquetWriter(buffer, table.schema, write_page_checksum=True)
+        writer.write_table(table, row_group_size=len(table))
+    if writer is None:
+        raise ValueError("there are no results")
+    writer.close()
     return buffer.getvalue()
 
 
 def decoded(
     content: bytes, path: str, told: str | None, rows: Sequence[Row], sweep: str | None = None
-) -> list[Result]:
+) -> Block:
     """The results in a Parquet file.
 
     Args:
@@ -107,6 +158,37 @@ def decoded(
         if sweep not in (None, _origin(file).get("sweep", sweep)):
             raise ValueError("it is another sweep's")
         return from_table(file.read(), rows)
+
+
+def results(content: bytes, path: str, told: str | None, rows: Sequence[Row]) -> Results:
+    """The results in a Parquet file, whose row groups are decoded when they are asked for.
+
+    Args:
+      content: the file's content.
+      path: its path or address, for messages.
+      told: the digest that it must have; None if that is not known.
+      rows: the grid.
+
+    Raises:
+      StoreError: the file is damaged.
+    """
+    damaged = functools.partial(damage, path, "its runs are done again")
+    with damaged():
+        if told not in (None, digest(content)):
+            raise ValueError("it is not what was written")
+        file = _file(content)
+        groups = [file.read_row_group(i, ["run"])["run"] for i in range(file.num_row_groups)]
+        runs = [np.unique(group.to_numpy()) for group in groups]
+        if any(a[-1] >= b[0] for a, b in itertools.pairwise(runs)):
+            # Older versions wrote groups that end in the midst of a run.
+            whole = from_table(file.read(), rows)
+            return Results([whole].__getitem__, [whole.run])
+
+    def load(group: int) -> Block:
+        with damaged():
+            return from_table(file.read_row_group(group), rows)
+
+    return Results(load, runs)
 
 
 def read_origin(folder: Folder, name: str) -> dict[str, Any]:

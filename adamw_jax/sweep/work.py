@@ -12,7 +12,7 @@ from adamw_jax.sweep.manifest import dependencies
 from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
 from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
 from adamw_jax.sweep.progress import Meter
-from adamw_jax.sweep.results import Result
+from adamw_jax.sweep.results import Block
 from adamw_jax.sweep.states import States
 from adamw_jax.sweep.variants import Variant
 
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
       states: their states, stacked, if another rung follows.
     """
 
-    results: list[Result]
+    results: Block
     states: States | None
 
 
@@ -157,23 +157,23 @@ class Work:
         state, history = advance_chunk(
             program, state, runs, rung.advances(length), length, self.ends, meter
         )
-        results = [
-            Result(
-                run=run,
-                settings=row,
-                advance=np.arange(rung.first + 1, rung.first + 1 + count, dtype=np.int32),
-                metrics={
-                    name: np.stack([metrics[name][lane] for metrics in history.metrics[:count]])
-                    for name in variant.metrics
-                },
-                status=history.status[lane],
-                lanes=program.layout.lanes,
-                device=machine.device,
-                seconds=history.seconds / runs,
-                compile_seconds=program.seconds,
-            )
-            for lane, (run, row, count) in enumerate(
-                zip(chunk.members, chunk.rows, history.counts, strict=True)
-            )
-        ]
+        made = [np.arange(count) for count in history.counts]
+        lanes = np.repeat(np.arange(runs), history.counts)
+        results = Block(
+            chunk.rows,
+            np.array(chunk.members, np.int32),
+            history.counts.astype(np.int32),
+            np.concatenate([rung.first + 1 + each for each in made], dtype=np.int32),
+            {
+                name: np.stack([metrics[name] for metrics in history.metrics])[
+                    np.concatenate(made), lanes
+                ]
+                for name in variant.metrics
+            },
+            np.array(history.status, object),
+            np.full(runs, program.layout.lanes, np.int32),
+            np.full(runs, machine.device, object),
+            np.full(runs, history.seconds / runs),
+            np.full(runs, program.seconds),
+        )
         return Trained(results, unpacked(state, runs) if rung.last else None)
