@@ -130,7 +130,7 @@ def _lanes(problem: Problem) -> Contender:
     (variant,) = variants(problem.run(), rows, (), problem.loaded)
 
     def inputs(width):
-        return variant.inputs(rows, range(min(width, len(rows))), width)
+        return variant.inputs(rows[:width], width)
 
     compiled: dict[Layout, Any] = {}
 

@@ -12,11 +12,12 @@ Each file of results says which sweep it belongs to and has a digest: that of a 
 name, that of the table in sweep.json.
 """
 
-import functools
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
+
+import numpy as np
 
 from adamw_jax.sweep import manifest, processes, table
 from adamw_jax.sweep.claim import PARTS, STATES, TABLE, claim
@@ -106,20 +107,18 @@ class Kept:
 
     def write(self, rung: int, results: Block, states: States | None) -> Part:
         """See `Store`; states are written first, because the results imply that they are there."""
-        content = self._encoded(iter([results]))
+        settings = table.setting_columns(results.rows)
+        rows = table.block_table(results, settings, np.arange(len(results.run)))
+        content = self._encoded([rows])
         name = f"{rung}-{results.run[0]:07d}-{digest(content)}"
         if states is not None:
             self.folder.create(f"{STATES}/{name}.npz", encoded_states(results.run, states))
         self.folder.create(f"{PARTS}/{name}.parquet", content)
         return Part(rung, f"{PARTS}/{name}.parquet")
 
-    @functools.cached_property
-    def _settings(self) -> dict[str, Any]:
-        return table.setting_columns(self.rows)
-
-    def _encoded(self, blocks: Iterator[Block]) -> bytes:
+    def _encoded(self, tables: Iterable[Any]) -> bytes:
         layouts = {name: (lay.lanes, lay.rounds) for name, lay in self.layouts.items()}
-        return table.encoded(blocks, self._settings, {"sweep": self.name, "layouts": layouts})
+        return table.encoded(tables, {"sweep": self.name, "layouts": layouts})
 
     def parts(self) -> list[Part]:
         """See `Store`. Where a run was done twice, the first part in order of names counts."""
@@ -175,7 +174,8 @@ class Kept:
         """Writes the table of all results, which replaces the parts."""
         if self.first:
             if not self.folder.has(TABLE):
-                content = self._encoded(blocks)
+                settings = table.setting_columns(self.rows)
+                content = self._encoded(table.block_table(b, settings, b.run) for b in blocks)
                 # The manifest comes first, so that there is never a table without a digest.
                 self.manifest = self.manifest._replace(table=digest(content))
                 manifest.write(self.folder, self.manifest)

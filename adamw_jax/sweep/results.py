@@ -216,5 +216,8 @@ class Results(Sequence[Result]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._made(int(self._which[index]))[self._place[index]]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a copy, and what is unpickled, is a list
+
     def __repr__(self) -> str:
         return f"<the results of {len(self)} runs>"

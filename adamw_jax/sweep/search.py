@@ -11,7 +11,7 @@ from adamw_jax.sweep.halving import rungs_of
 from adamw_jax.sweep.plan import Chunk, Measurement
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Meter
-from adamw_jax.sweep.results import DIVERGED, Result
+from adamw_jax.sweep.results import DIVERGED, Block, Result
 from adamw_jax.sweep.space import Space
 from adamw_jax.sweep.store import Store
 from adamw_jax.sweep.work import TooLarge, Trained, Work
@@ -105,7 +105,8 @@ class Search:
         self.trials, self.batch, self.report, self.tries = trials, batch, report, tries
         self.meter, self.states = meter, TrialState
         self.length = max(v.run.length for v in space.variants)
-        self.results = {result.run: result for result in store.read()}
+        kept = [result for block in store.read(store.parts()) for result in block.results()]
+        self.results = {result.run: result for result in kept}
         self.asked, self.devices, self.given_up = dict[int, "Trial"](), 0, 0
         self.left = {variant.name: deque[int]() for variant in space.variants}
 
@@ -184,7 +185,7 @@ class Search:
 
     def _take(self, chunk: Any, outcome: Any) -> None:
         """Keeps and tells what came of a chunk; if nothing did, its trials are left again."""
-        results = outcome.results if isinstance(outcome, Trained) else []
+        results = outcome.results if isinstance(outcome, Trained) else None
         if results:
             self._keep(results)
         elif isinstance(outcome, TooLarge) and chunk.layout == self.store.layouts[chunk.variant]:
@@ -197,14 +198,15 @@ class Search:
                 self._fail(number)
         elif not results:
             self.left[chunk.variant].extendleft(reversed(chunk.members))
-        self.meter.returned(len(results) * self.length, results)
+        self.meter.returned(len(chunk.members) * self.length if results else 0, results)
 
-    def _keep(self, results: Sequence[Result]) -> None:
+    def _keep(self, block: Block) -> None:
         """Keeps results, and then tells them."""
+        results = block.results()
         for result in results if self.report else ():
             for step, value in self.objective.curve(result):
                 self.asked[result.run].report(value, step)
-        self.store.write(WHOLE.number, results, None)
+        self.store.write(WHOLE.number, block, None)
         self.results |= {result.run: result for result in results}
         for result in results:
             self._tell(result)

@@ -4,7 +4,7 @@ import functools
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,21 +112,17 @@ def from_table(table: Any, rows: Sequence[Row]) -> Block:
     )
 
 
-def encoded(
-    blocks: Iterator[Block], settings: Mapping[str, Any], origin: Mapping[str, Any]
-) -> bytes:
-    """The content of a Parquet file with the blocks and the sweep that they belong to.
+def encoded(tables: Iterable[Any], origin: Mapping[str, Any]) -> bytes:
+    """The content of a Parquet file with tables, each of which becomes a row group.
 
     Args:
-      blocks: the results, each of which becomes a row group.
-      settings: those of the whole grid, as from `setting_columns`.
-      origin: what to say of the sweep.
+      tables: at least one, as from `block_table`.
+      origin: the sweep that they belong to.
     """
     import pyarrow.parquet as pq
 
     buffer, writer = io.BytesIO(), None
-    for block in blocks:
-        table = block_table(block, settings, block.run)
+    for table in tables:
         table = table.replace_schema_metadata({ORIGIN: json.dumps(origin)})
         writer = writer or pq.ParquetWriter(buffer, table.schema, write_page_checksum=True)
         writer.write_table(table, row_group_size=len(table))

@@ -25,7 +25,7 @@ def run_grid(
     watch: Sequence[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     static: Sequence[str] = (),
-) -> list[sweep.Result]:
+) -> Sequence[sweep.Result]:
     """Does every run of a grid that is not kept in the output directory yet.
 
     With `context.kept`, all runs are read from there, and none is done.
@@ -94,7 +94,7 @@ def run_grid(
 
 def _kept(
     directory: Path, cache: Path, grid: Sequence[sweep.Row], identity: Mapping[str, Any] | None
-) -> list[sweep.Result]:
+) -> Sequence[sweep.Result]:
     if found := sweep.kept(cache, grid, identity):
         return found
     lack = f"{cache} does not hold the {len(grid)} runs of these settings"

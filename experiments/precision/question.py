@@ -10,6 +10,7 @@ Each seed draws its own images, initial weights and random bits, the same for al
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -63,7 +64,7 @@ def run(config: Settings, context: Context) -> Report:
             1,
         )
 
-    def trained(rate: float) -> dict[str, list[sweep.Result]]:
+    def trained(rate: float) -> dict[str, Sequence[sweep.Result]]:
         seeds = range(config.seeds)
         grid = sweep.product(
             sweep.product(way=WAYS, learning_rate=[rate], weight_decay=[config.weight_decay]),
