@@ -544,7 +544,7 @@ def test_no_flipped_bit_of_results_goes_unnoticed(file, whole, tmp_path):
     with Kept(Directory(tmp_path), normalized(GRID), description) as store:
 
         def all_read():
-            return list(store.finished() or map(store.read, store.parts()))
+            return list(store.finished() or store.read(store.parts()))
 
         all_read()
         for _place, changed in flipped(content, places):

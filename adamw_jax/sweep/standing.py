@@ -57,7 +57,9 @@ class Standing:
         best = self.halving.survivors(entrants, self.badness[rung.number, entrants])
         return np.isin(np.arange(len(alive)), best)
 
-    def assembled(self, members: np.ndarray, read: Callable[[Sequence[Part]], Iterable[Block]]) -> Iterator[Block]:
+    def assembled(
+        self, members: np.ndarray, read: Callable[[Sequence[Part]], Iterable[Block]]
+    ) -> Iterator[Block]:
         """The results of some runs, in the order of the grid, block by block.
 
         Args:
