@@ -74,7 +74,12 @@ def is_member(case):
 
 
 MEMBERS = [case for case in CASES if is_member(case)]
-MEMBERS += [Case("adopt", aj.adopt, ADAM, optax.contrib.adopt)]
+MEMBERS += [
+    Case("adopt", aj.adopt, ADAM, optax.contrib.adopt),
+    Case("schedule_free_adamw", aj.schedule_free_adamw, ADAM, optax.contrib.schedule_free_adamw),
+]
+# Whose states hold other numbers in Optax.
+CONVERTED = "adabelief", "schedule_free_adamw"
 # Where both do the same arithmetic.
 SAME_BITS = "gd", "heavy_ball_gd", "lion"
 # At first, Optax's rectification is a small difference of large numbers.
@@ -97,8 +102,8 @@ def test_a_run_crosses_over_and_lands_where_it_would_have_landed(case, problem):
             else:
                 taken_over = to_optax(ours, middle, state, theirs, **STEPS)
                 back = from_optax(ours, middle, taken_over)
-            if name == "adabelief":  # whose second moment is another number in Optax
-                chex.assert_trees_all_close(back, state, rtol=1e-14)
+            if name in CONVERTED:
+                chex.assert_trees_all_close(back, state, rtol=1e-12)
             else:
                 chex.assert_trees_all_equal(back, state)
             chex.assert_trees_all_equal_structs(taken_over, second.init(params))
@@ -309,6 +314,29 @@ def test_a_second_moment_is_factored_only_if_told_and_comes_back_as_a_matrix_of_
     back, nu = to_optax(ours, params, taken_over, theirs), optax.tree.get(state, "nu")
     expected = {"kernel": aj.rank_one(min_axis=2)(nu["kernel"]), "bias": nu["bias"]}
     chex.assert_trees_all_close(optax.tree.get(back, "nu"), expected, rtol=1e-5)
+
+
+def test_a_schedule_free_state_is_converted_with_the_parameters_and_their_warm_up():
+    def warm_up(step):
+        return 0.1 * jnp.minimum(1.0, (step + 1.0) / 8)
+
+    ours = aj.schedule_free_adamw(warm_up)
+    theirs = optax.contrib.schedule_free_adamw(0.1, warmup_steps=8)
+    state = walk(theirs, 3)
+    taken_over = from_optax(ours, PARAMS, state)
+    averaged = aj.schedule_free_eval_params(taken_over, PARAMS)
+    expected = optax.contrib.schedule_free_eval_params(state, PARAMS)
+    chex.assert_trees_all_close(averaged, expected, rtol=1e-5)
+    chex.assert_trees_all_close(to_optax(ours, PARAMS, taken_over, theirs), state, rtol=1e-5)
+    shapes = jax.eval_shape(lambda: PARAMS)
+    refused(
+        lambda: from_optax(ours, shapes, state),
+        "a schedule-free state is converted with the parameters, not their shapes",
+    )
+    refused(
+        lambda: from_optax(aj.schedule_free_adamw(0.1, b1=0.0), PARAMS, state),
+        "with b1=0 Optax's state does not hold the average",
+    )
 
 
 def test_arrays_stay_where_they_are():

@@ -19,7 +19,7 @@ from adamw_jax import trees
 from adamw_jax.parameters import parameters
 
 # These fields hold the states of parts, such as those of the groups of a partition.
-OF_PARTS = ("inner_state", "inner_states", "hyperparams_states")
+OF_PARTS = ("inner_state", "inner_states", "hyperparams_states", "base_optimizer_state")
 
 
 def contents_of(state: Any, params: Any, whose: str) -> dict[str, Any]:

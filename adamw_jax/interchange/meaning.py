@@ -4,6 +4,7 @@ Optax and PyTorch keep something else under some of the same names:
 
 - AMSGrad's maximum is of the corrected v̂ in Optax and of v in PyTorch; here it is either.
 - AdaBelief's second moment contains the sum of all eps_root in Optax; here it is added later.
+- Schedule-Free's z is kept in Optax, and x − y here (`iterates`).
 - AdaMax's largest gradient is `nu` in Optax and here, as the second moment is, and `exp_inf` in
   PyTorch.
 """

@@ -8,6 +8,7 @@ import optax
 
 from adamw_jax.interchange.contents import contents_of, counted, filled
 from adamw_jax.interchange.encoded import decoded, filled_and_encoded
+from adamw_jax.interchange.iterates import average_from_iterate, iterate_from_average
 from adamw_jax.interchange.meaning import quantity_of, sum_of_roots
 
 OPTAX, OURS = "Optax's", "this optimizer's"
@@ -53,6 +54,7 @@ def from_optax(
     """
     contents = counted(contents_of(state, params, OPTAX), count, OPTAX)
     contents = _with_roots(-1, optimizer, contents)
+    contents = average_from_iterate(optimizer, params, contents)
     template = jax.eval_shape(optimizer.init, params)
     quantity = quantity_of(optimizer, infinity=False)
     return filled_and_encoded(
@@ -92,6 +94,7 @@ def to_optax(
         quantity(name): array for name, array in contents_of(decoded(state), params, OURS).items()
     }
     contents = _with_roots(+1, optimizer, counted(contents, count, OURS))
+    contents = iterate_from_average(optimizer, params, contents)
     template = jax.eval_shape(theirs.init, params)
     return filled(template, params, contents, given=OURS, wanted=OPTAX, narrow=narrow)
 
