@@ -72,9 +72,10 @@ class Proxy(ThreadingHTTPServer):
     Attributes:
       fault: a function from a request's method and path to what goes wrong with it: "lost before"
         and "lost after" close the connection before or after the request went through; "refused
-        before" and "refused after" answer 503; "twice" lets it through twice; "cut" ends the
-        answer in its middle; "deaf" leaves its conditions out; a number delays it by so many
-        seconds; None lets it through.
+        before" and "refused after" answer 503; "denied before" answers 403 and repeats the
+        request's headers, as Amazon does where a signature is wrong; "twice" lets it through
+        twice; "cut" ends the answer in its middle; "deaf" leaves its conditions out; a number
+        delays it by so many seconds; None lets it through.
       seen: all requests so far: method, path and what went wrong.
     """
 
@@ -130,6 +131,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif when == "refused":
             self.reply(503, {}, SLOW_DOWN)
+        elif when == "denied":
+            told = f"<Code>SignatureDoesNotMatch</Code><CanonicalRequest>{self.headers}"
+            self.reply(403, {}, f"<Error>{told}</CanonicalRequest></Error>".encode())
         else:
             self.reply(status, headers, content, cut=fault == "cut")
 

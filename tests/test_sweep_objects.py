@@ -393,6 +393,16 @@ def test_wrong_credentials_are_told_without_the_secret(guarded, url, monkeypatch
         assert not [secret for secret in credentials if secret in shown], case
 
 
+@pytest.mark.parametrize("fault", ["denied before", "refused before"])
+def test_what_a_server_repeats_of_a_request_is_not_shown(fault, server, url, monkeypatch):
+    monkeypatch.setattr(bucket, "FIRST_RETRIES", 0)
+    server.fault = lambda method, path: fault
+    with pytest.raises(sweep.StoreError, match="SignatureDoesNotMatch|SlowDown") as told:
+        go(url, grid=FEW)
+    shown = "".join(traceback.format_exception(told.value))
+    assert not [secret for secret in SECRETS.values() if secret in shown]
+
+
 def test_missing_credentials_are_told(server, url, monkeypatch):
     for name in SECRETS:
         monkeypatch.delenv(name)
