@@ -70,7 +70,7 @@ def strike(kind: str, cluster: Cluster, driver: Driver, draw: random.Random) -> 
     if kind == "raylet":
         node.kill_raylet()  # its workers end by themselves
     if kind == "cut":
-        node.cut(10)  # when it is back, all others take it for dead
+        node.cut(15)  # when it is back, all others take it for dead
     if kind == "node":
         node.kill()
     cluster.nodes.remove(node)

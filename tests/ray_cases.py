@@ -51,21 +51,36 @@ def executor(cluster):
     assert eventually(lambda: not cluster.workers())
 
 
-def test_a_worker_stays_and_has_as_many_threads_as_cores(cluster):
+@pytest.fixture
+def connected(cluster):
+    """This process, connected to the cluster: executors leave it so, without workers."""
+    ray.init()
+    yield
+    assert eventually(lambda: not cluster.workers())
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+def test_a_worker_stays_and_has_as_many_threads_as_cores(connected):
     def work(task):
         jax.numpy.ones(task).sum().block_until_ready()
         names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
         return os.getpid(), jax.default_backend(), sum("XLAEigen" in name for name in names)
 
-    ray.init()
     assert eventually(lambda: sweep.Ray().workers == 2)
     with sweep.Ray(workers=1).start(work) as does:
         first = dict(does(iter([1, 2, 3, 4])))
         again = dict(does(iter([5])))
     (told,) = {*first.values(), *again.values()}
     assert told[1:] == ("cpu", 1)
-    assert eventually(lambda: not cluster.workers())
-    ray.shutdown()  # which the executor has not done, since it had not connected
+
+
+def test_an_error_ends_workers_that_are_busy(connected):
+    with (
+        pytest.raises(ValueError, match="sleep length must be non-negative"),
+        sweep.Ray().start(time.sleep) as does,
+    ):
+        list(does(iter([1000, -1])))
 
 
 def test_no_room_for_a_worker_is_told_of(cluster, monkeypatch):

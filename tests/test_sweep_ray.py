@@ -24,6 +24,7 @@ def isolated(*command):
         text=True,
         cwd=CASES.parents[1],
         env=os.environ | ray_cluster.ENVIRONMENT,
+        timeout=1200,
     )
 
 
