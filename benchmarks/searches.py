@@ -38,11 +38,13 @@ class Searched(NamedTuple):
       setup: the seconds until the first trial was trained.
       seconds: when each trial was told, from the beginning of the search, float[trials].
       best: the least loss by then, float[trials].
+      cpu: the seconds of all threads together.
     """
 
     setup: float
     seconds: np.ndarray
     best: np.ndarray
+    cpu: float
 
     def until(self, loss: float) -> float:
         """The seconds until a loss was reached; NaN if it was not."""
@@ -58,7 +60,7 @@ class Searched(NamedTuple):
 def tables() -> list[Table]:
     """Has each contender search in turn, with the sampler's seed of the round."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lanes = {f"lanes, batches of {n}": functools.partial(in_lanes, batch=n) for n in (8, 32)}
+    lanes = {f"lanes, batches of {n}": functools.partial(in_lanes, batch=n) for n in (1, 8, 32)}
     lanes["lanes, one batch: at random"] = functools.partial(in_lanes, batch=TRIALS)
     lanes[f"lanes, batches of 32, {MANY:,} trials"] = functools.partial(
         in_lanes, batch=32, trials=MANY
@@ -66,8 +68,8 @@ def tables() -> list[Table]:
     contenders = {
         "one by one, a step one call": functools.partial(one_by_one, compiled_once),
         **lanes,
-        # Long enough to know its speed, since all of its trials take as long.
-        "one by one, nnx.Optimizer": functools.partial(one_by_one, as_in_flax, trials=8),
+        # A few, to know its speed: every trial takes as long.
+        "one by one, nnx.Optimizer": functools.partial(one_by_one, as_in_flax, trials=3),
     }
     found: dict[str, list[Searched]] = {name: [] for name in contenders}
     for i in range(ROUNDS):
@@ -95,26 +97,27 @@ def _table(found: dict[str, list[Searched]]) -> Table:
             row += [
                 f"{np.median([s.setup for s in of]):.1f}",
                 f"{np.median([s.seconds[-1] for s in of]):.0f}",
+                f"{np.median([s.cpu for s in of]):.0f}",
                 f"{np.median(until[name]):.1f}",
                 ratio(until[plain], until[name]),
                 f"{middle:.4f} [{least:.4f}, {most:.4f}]",
             ]
-        rows.append(row + [""] * (8 - len(row)))
+        rows.append(row + [""] * (9 - len(row)))
     return Table(
         f"Digits, MLP 64-32-10, {EPOCHS} epochs, batch {BATCH}, AdamW: {TRIALS} trials of TPE",
         [
-            *("", "trials/s", "ratio", "set-up, s", "all, s"),
+            *("", "trials/s", "ratio", "set-up, s", "all, s", "CPU, s"),
             *("to the same loss, s", "speed-up", "best loss"),
         ],
         rows,
         f"Medians of {ROUNDS} rounds, in which the contenders take turns, with the round as the "
         "sampler's seed; in brackets quartiles of the ratio to the first row within a round, and "
         "for the best loss the least and the most. Four settings: learning rate, decay, β₁, β₂. "
-        "Set-up is until training begins: tracing and compiling. All times have it, "
-        "trials per second do not. The same loss is, in each round, what all have reached in the "
-        "end. Storage: memory. One by one: each step is a jitted call, compiled once for all "
-        "trials; with nnx.Optimizer it is compiled for each trial, because the settings are "
-        "constants of the program.",
+        "Set-up is until training begins: tracing and compiling. All times have it, trials per "
+        "second do not. The same loss is, in each round, what all have reached in the end. CPU: of "
+        "all threads. Storage: memory. All trials begin with the same weights. One by one: each "
+        "step is a jitted call, compiled once for all trials; with nnx.Optimizer it is compiled "
+        "for each trial, because the settings are constants of the program.",
     )
 
 
@@ -129,9 +132,8 @@ def loss(model: nnx.Module, batch: Any) -> jax.Array:
     return cross_entropy(model(batch["images"]), batch["labels"])
 
 
-def in_lanes(seed: int, batch: int, trials: int = TRIALS) -> Searched:
-    """Batches of trials, side by side."""
-    run = sweep.training(
+def _run() -> sweep.Run:
+    return sweep.training(
         network,
         loss,
         lambda h: _optimizer(adamw_jax.adamw, h),
@@ -139,6 +141,11 @@ def in_lanes(seed: int, batch: int, trials: int = TRIALS) -> Searched:
         batch_size=BATCH,
         evaluate=lambda model, data: {"validation_loss": loss(model, data["validation"])},
     )
+
+
+def in_lanes(seed: int, batch: int, trials: int = TRIALS) -> Searched:
+    """Batches of trials, side by side."""
+    run = _run()
     given = problem()
 
     def search(study):
@@ -174,7 +181,7 @@ def one_by_one(make: Callable[[Any], Any], seed: int, trials: int = TRIALS) -> S
     def search(study):
         nonlocal start
         began = time.perf_counter()
-        start = make(given["validation"])
+        start = make(given)
         if make is compiled_once:
             objective(optuna.trial.FixedTrial({k: d.low for k, d in SPACE.items()}), epochs=1)
         setup = time.perf_counter() - began
@@ -185,11 +192,14 @@ def one_by_one(make: Callable[[Any], Any], seed: int, trials: int = TRIALS) -> S
     return _timed(search, seed)
 
 
-def compiled_once(validation: Any) -> Callable[[Any], Any]:
+def compiled_once(given: Any) -> Callable[[Any], Any]:
     """Settings are arguments of the program."""
     graph, params = nnx.split(network(rngs=nnx.Rngs(0)), nnx.Param)
+    h = {name: jax.numpy.float32(distribution.low) for name, distribution in SPACE.items()}
+    weights = _run().start(h, jax.random.key(0), given).params  # those of our trials
+    params = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(weights))
     init = jax.jit(lambda h: _optimizer(optax.adamw, h).init(params))
-    score = jax.jit(lambda params: loss(nnx.merge(graph, params), validation))
+    score = jax.jit(lambda params: loss(nnx.merge(graph, params), given["validation"]))
 
     @jax.jit
     def step(h, params, opt_state, batch):
@@ -209,7 +219,7 @@ def compiled_once(validation: Any) -> Callable[[Any], Any]:
     return start
 
 
-def as_in_flax(validation: Any) -> Callable[[Any], Any]:
+def as_in_flax(given: Any) -> Callable[[Any], Any]:
     """As the guides of Flax train a model: the optimizer has the settings as constants."""
 
     @nnx.jit
@@ -218,7 +228,7 @@ def as_in_flax(validation: Any) -> Callable[[Any], Any]:
 
     @nnx.jit
     def score(model):
-        return loss(model, validation)
+        return loss(model, given["validation"])
 
     def start(h):
         model = network(rngs=nnx.Rngs(0))
@@ -235,9 +245,11 @@ def _optimizer(make: Callable[..., Any], h: Any) -> Any:
 def _timed(search: Callable[[optuna.Study], float], seed: int) -> Searched:
     """Times a search, which returns the seconds of its set-up."""
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    began = time.time()
-    setup, trials = search(study), study.trials
-    told = [trial.datetime_complete.timestamp() - began for trial in trials]  # pyright: ignore[reportOptionalMemberAccess]
+    began, used = time.time(), time.process_time()
+    setup, cpu, trials = search(study), time.process_time() - used, study.trials
+    told = [
+        trial.datetime_complete.timestamp() - began for trial in trials if trial.datetime_complete
+    ]
     values = np.array([trial.value for trial in trials], float)
     order = np.argsort(told, kind="stable")
-    return Searched(setup, np.array(told)[order], np.minimum.accumulate(values[order]))
+    return Searched(setup, np.array(told)[order], np.minimum.accumulate(values[order]), cpu)
