@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from sweep_program import GRID, differing, go
+from sweep_program import GRID, HALVING, differing, go
 
 from adamw_jax import sweep
 from adamw_jax.sweep.directory import Directory
@@ -95,6 +95,53 @@ def test_a_sweep_whose_manifest_is_lost_is_left_out_and_said(tmp_path):
     with pytest.warns(UserWarning, match="written anew"):
         go(cache=tmp_path, grid=FEW)
     assert len(sweep.kept(tmp_path, FEW)) == len(FEW)
+
+
+def kept_runs(**options):
+    """A sweep in the cache, and how many of its runs others had trained."""
+    told = []
+    results = go(progress=told.append, **options)
+    return results, told[0].kept
+
+
+def test_rows_that_are_added_are_trained_alone(tmp_path):
+    # Rows of both programs, in another order; the largest of the first is not in the second.
+    first, more = [*GRID[2:12], *GRID[20:24]], [*GRID[22:8:-1], *GRID[0:9:2]]
+    options = {"cache": tmp_path, "layout": (2, 1)}
+    before, _ = kept_runs(grid=first, **options)
+    results, kept = kept_runs(grid=more, **{**options, "layout": (1, 1)})
+    same = [row for row in more if row in first]
+    assert 8 < kept == len(same) < len(more)
+    # The rest is trained in as many lanes, so that all results are those of one sweep.
+    assert differing(results, go(grid=more, layout=(2, 1))) == []
+    seconds = {str(result.settings): result.seconds for result in before}
+    assert all(r.seconds == seconds[str(r.settings)] for r in results if r.settings in same)
+    # A third sweep takes from both.
+    assert kept_runs(grid=GRID, **options)[1] == len({str(row) for row in [*first, *more]})
+
+
+def test_rows_of_another_sweep_are_not_taken(tmp_path):
+    go(cache=tmp_path, grid=FEW)
+    others = {"length": 3}, {"steps": 1}, {"identity": {"data": "other"}}, {"watch": ["loss"]}
+    for options in *others, {"halving": HALVING}, {"fresh": True}:
+        assert kept_runs(cache=tmp_path, grid=FEW[:3], **options)[1] == 0, options
+    # As floats, the rows are the same numbers but the program is another.
+    floats = [{**row, "warm": float(row["warm"])} for row in FEW[:2]]
+    assert kept_runs(cache=tmp_path, grid=floats)[1] == 0
+    assert kept_runs(cache=tmp_path, grid=FEW[1:])[1] == 3
+
+
+def test_rows_of_a_sweep_with_halving_are_not_taken(tmp_path):
+    go(cache=tmp_path, grid=GRID[:8], halving=HALVING)
+    assert kept_runs(cache=tmp_path, grid=GRID[:6])[1] == 0
+
+
+def test_a_damaged_sweep_is_no_obstacle_to_others(tmp_path):
+    go(cache=tmp_path, grid=FEW)
+    (table,) = tmp_path.glob("*/results.parquet")
+    table.write_bytes(table.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="is left out: .*results.parquet is damaged"):
+        assert kept_runs(cache=tmp_path, grid=FEW[:3])[1] == 0
 
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

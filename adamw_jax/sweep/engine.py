@@ -26,6 +26,7 @@ from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import RUNNING, Block, Result, Results
+from adamw_jax.sweep.reuse import take_over
 from adamw_jax.sweep.run import Run
 from adamw_jax.sweep.standing import Standing
 from adamw_jax.sweep.store import InMemory, Store
@@ -80,7 +81,8 @@ def sweep(
         same sweep continues in the same place; a different one is refused.
       cache: directory or address in which each sweep has a folder, named after its grid,
         options, program, data and versions: different sweeps stand side by side, and the same
-        one is found again. At most one of `output` and `cache` may be given.
+        one is found again. One that differs from finished ones in its rows alone trains only
+        those that are new. At most one of `output` and `cache` may be given.
       fresh: whether to delete first what is kept of this sweep.
       static: names of numeric settings that are compiled in.
       layout: lanes and rounds; by default the layout that is measured as fastest and fits
@@ -139,6 +141,10 @@ def sweep(
             place = place.within(name_of(description)) if cache is not None else place
             store = Kept(place, rows, description, fresh)
         with store:
+            if isinstance(store, Kept) and cache is not None and halving is None:
+                with processes.together("taking over what other sweeps have"):
+                    if processes.index() == 0:
+                        take_over(store, opened(cache), found)
             meter = Meter(to_stderr() if progress is True else progress or None, len(rows))
             work = Work(found, data, ends, devices)
             with processes.together("placing the data"):

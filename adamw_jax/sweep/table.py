@@ -59,6 +59,34 @@ def setting_columns(rows: Sequence[Row]) -> dict[str, Any]:
     return {name: pa.array(_column([row[name] for row in rows])) for name in rows[0]}
 
 
+def setting_keys(columns: Mapping[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The settings of each row, as a table has them, in the order of some names."""
+    return list(zip(*(columns[name].to_pylist() for name in names), strict=True))
+
+
+def keys_of(
+    content: bytes, path: str, told: str | None, names: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """The settings of each run in a Parquet file that holds all runs of a sweep.
+
+    Args:
+      content: the file's content.
+      path: its path or address, for messages.
+      told: the digest that it must have; None if that is not known.
+      names: of the settings.
+
+    Raises:
+      StoreError: the file is damaged.
+    """
+    with damage(path, "its runs are done again"):
+        if told not in (None, digest(content)):
+            raise ValueError("it is not what was written")
+        found = _file(content).read(["run", *names])
+        first = np.unique(found["run"].to_numpy(), return_index=True)[1]
+        rows = found.take(first)
+        return setting_keys({name: rows[name] for name in names}, names)
+
+
 def block_table(block: Block, settings: Mapping[str, Any], places: np.ndarray) -> Any:
     """The table of a block.
 
