@@ -28,6 +28,7 @@ from adamw_jax.sweep import Result, product
 from adamw_jax.sweep.folder import opened
 from adamw_jax.sweep.grid import normalized
 from adamw_jax.sweep.keeping import Kept
+from adamw_jax.sweep.results import Block
 
 OPTIONS = {
     "one lane": ("--layout", 1, 1),
@@ -80,7 +81,7 @@ def chunk_of(rows):
         )
         for run in rows
     ]
-    return results, [draw.random((16, 25000), np.float32)]
+    return Block.of(results), [draw.random((16, 25000), np.float32)]
 
 
 def measured(chunks):

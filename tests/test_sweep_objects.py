@@ -167,6 +167,21 @@ def test_a_part_of_another_sweep_is_not_taken_for_this_one_s(url):
         go(url)
 
 
+@pytest.mark.parametrize("calls", [10, 35])
+def test_chunks_that_two_processes_have_written_count_once(calls, url, whole):
+    """As they do if one of them was stopped in the midst of writing and then replaced."""
+    stopped(url, after=calls, halving=HALVING)
+    stopped(f"{url}-other", after=calls, halving=HALVING)
+    both = objects(url)
+    for name, content in objects(f"{url}-other").items():
+        if name not in both:
+            Bucket(url).create(name, content)
+    assert len(objects(url)) > len(both) + 4
+    go(url, halving=HALVING)
+    assert differing(table(url), whole(halving=HALVING)) == []
+    assert list(objects(url)) == KEPT
+
+
 # Faults
 
 
