@@ -17,6 +17,7 @@ import pytest
 from object_campaign import killed_again_and_again
 from object_store import FAULTS, SECRETS, client, objects, serving, well
 from sweep_program import GRID, HALVING, begin, compiled_once, differing, go
+from test_sweep_processes import ended, together
 
 from adamw_jax import sweep
 from adamw_jax.sweep import bucket, lease
@@ -318,6 +319,15 @@ def test_of_two_processes_at_once_one_does_the_work(url, cache, whole):
     for error, code in ends:
         assert code == 0 or "StoreError: another process is writing into" in error
     assert differing(table(url), whole()) == []
+
+
+@pytest.mark.slow
+def test_several_processes_of_one_sweep_share_an_object_store(url, cache, whole):
+    options = "--layout", 2, 1, "--halving"
+    for code, error in ended(together(2, url, *options, cache=cache)):
+        assert code == 0, error
+    assert differing(table(url), whole(layout=(2, 1), halving=HALVING)) == []
+    assert list(objects(url)) == [".lease-0", ".lease-1", *KEPT[1:]]
 
 
 @pytest.mark.slow
