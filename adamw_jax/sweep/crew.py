@@ -145,9 +145,8 @@ class Crew:
 
     def _welcome(self, future: Any) -> None:
         """Takes in a worker that has begun, or has died before that."""
-        actor = self.coming.pop(future)
         try:
-            self.idle.append(Member(actor, *ray.get(future)))
+            self.idle.append(Member(self.coming[future], *ray.get(future)))
             self.failures = 0
         except RayTaskError as error:
             error.cause.add_note(
@@ -160,6 +159,7 @@ class Crew:
             failed = isinstance(error, RayActorError) and error.actor_init_failed
             if failed or (self.failures >= STARTS and not self.busy):
                 raise RuntimeError(f"workers die before they can begin: {error}") from error
+        del self.coming[future]
 
     def _done(self, future: Any) -> tuple[Task, Any] | None:
         """A task with its outcome, or None if that is not known yet."""
@@ -167,6 +167,7 @@ class Crew:
         try:
             outcome = ray.get(future)
         except RayTaskError as error:
+            self.idle.append(member)
             raise error.cause from error
         except ActorUnavailableError:
             # It answers once it has done the task; or Ray finds out in what way it is dead.
