@@ -15,6 +15,7 @@ from adamw_jax.decay import decoupled_weight_decay
 from adamw_jax.directions import Number, mean, mean_square, scale_by_adam
 from adamw_jax.encodings import dtype_or_encoding, factored
 from adamw_jax.factoring import rank_one, scale_by_parameter_rms
+from adamw_jax.hyperparameters import decay_rate_or_schedule, non_negative_or_schedule
 from adamw_jax.merges import cautious_step, clip_by_rms, rms_ratio, total
 from adamw_jax.moments import momentum, second_moment
 from adamw_jax.normalized import floored_rms_ratio, growing_clip, lagged_second_moment
@@ -68,6 +69,8 @@ def ademamix(
     paper lets both grow, over the whole run: `b3=half_life_warmup(b1, 0.9999, T)` and
     `alpha=optax.linear_schedule(0.0, 5.0, T)`.
     """
+    decay_rate_or_schedule("b3", b3)  # checked here, because momentum would call it b1
+    non_negative_or_schedule("alpha", alpha)
     slow = momentum(b3, accumulator_dtype=dtype_or_encoding("mu_dtype", mu_dtype))
     weighted = chain(slow, scale_by_learning_rate(alpha, flip_sign=False))
     both = parallel(mean(b1, mu_dtype), weighted, merge=total())

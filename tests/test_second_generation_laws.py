@@ -164,6 +164,14 @@ def test_a_matrix_of_rank_one_is_kept_as_it_is(rows, columns):
     np.testing.assert_array_equal(aj.rank_one(min_axis=5)(v), v)
 
 
+def test_of_any_other_matrix_the_means_are_kept_and_nothing_else():
+    v = jnp.float32(np.square(np.random.default_rng(0).normal(size=(2, 4, 5))))
+    kept = aj.rank_one(0.5, min_axis=2)(v)
+    for axis in -1, -2:
+        np.testing.assert_allclose(kept.mean(axis), v.mean(axis) + 0.5, rtol=1e-5)
+    assert np.linalg.matrix_rank(kept, rtol=1e-5).tolist() == [1, 1]
+
+
 def test_a_square_that_overflows_stops_its_matrix_and_no_other():
     params = {"struck": jnp.ones((2, 3)), "spared": jnp.ones((2, 3))}
     tx = aj.adamw(0.1, weight_decay=0.0, nu_dtype=aj.factored(min_axis=2))
