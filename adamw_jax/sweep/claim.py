@@ -10,8 +10,7 @@ from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.manifest import Manifest, ManifestError, name_of
 from adamw_jax.sweep.program import Layout
 
-MEND = "nothing was changed. Choose another directory, or delete this one"
-
+MEND = "nothing was changed. Choose another place, or delete what is there"
 
 TABLE, PARTS, STATES = "results.parquet", "parts", "states"
 
@@ -61,7 +60,7 @@ def _found(folder: Folder, held: Sequence[str], asked: Manifest) -> Manifest | N
             return _rebuilt(folder, held, asked, f"is damaged ({error})")
         raise StoreError(
             f"{folder.path(manifest.NAME)} is damaged ({error}). There are no results beside it: "
-            "delete it, or choose another directory"
+            "delete it, or choose another place"
         ) from error
 
 
