@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, encodings, precision, searches, training, updates
+from benchmarks import accuracy, encodings, growth, precision, searches, training, updates
 from experiments.harness import report
 from experiments.harness.devices import use_every_core
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[report.Table]]] = {
     "encodings": lambda _: encodings.tables(),
     "precision": lambda _: precision.tables(),
     "searches": lambda _: searches.tables(),
+    "growth": lambda _: growth.tables(),
 }
 
 
