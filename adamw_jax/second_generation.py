@@ -40,8 +40,8 @@ def schedule_free_adamw(
 
     z ← z − γ (g / (√v̂ + eps) + λy); x ← x + c (z − x); y = (1 − b1) z + b1 x.
 
-    c = γ²/Σγ², and g is the gradient at y. `schedule_free_eval_params` gives x. Source: arXiv
-    2405.15682, Algorithm 1.
+    c = γ²/Σγ², and g is the gradient at y. `schedule_free_eval_params` gives x. Warm-up
+    is a schedule, as `schedule_free` says. Source: arXiv 2405.15682, Algorithm 1.
     """
     kept = dtype_or_encoding("average_dtype", average_dtype)
     scaled = parallel(chain(), mean_square(b2, nu_dtype), merge=rms_ratio(eps))
@@ -66,7 +66,7 @@ def ademamix(
     """AdEMAMix: θ ← θ − η ((m̂₁ + α m₂) / (√v̂ + eps) + λθ). Source: arXiv 2409.03137, Algorithm 1.
 
     η is the learning rate. m₂ is a slower average, of decay rate b3, which is not corrected. The
-    paper lets both grow, over the whole run: `b3=half_life_warmup(b1, 0.9999, T)` and
+    paper lets b3 and α grow, over the whole run: `b3=half_life_warmup(b1, 0.9999, T)` and
     `alpha=optax.linear_schedule(0.0, 5.0, T)`.
     """
     decay_rate_or_schedule("b3", b3)  # checked here, because momentum would call it b1
