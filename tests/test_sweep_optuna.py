@@ -57,19 +57,19 @@ def compiled(events):
     return sum(event.endswith("backend_compile_duration") for event in events)
 
 
-@pytest.mark.parametrize("layout", [None, sweep.Layout(2, 3)])
+@pytest.mark.parametrize("layout", [None, sweep.Layout(1, 3)])
 def test_one_program_serves_all_batches(layout, compilations):
     space = {name: SPACE[name] for name in ("learning_rate", "warm")}
     run = problem()({"nesterov": True})
 
     def cost(trials):
         before, study = compiled(compilations), study_in()
-        search(study, run=run, space=space, trials=trials, batch=5, layout=layout)
+        search(study, run=run, space=space, trials=trials, batch=10, layout=layout)
         assert states(study) == {COMPLETE: trials}
         return compiled(compilations) - before
 
-    cost(5)  # helpers that JAX compiles but once
-    assert cost(5) == cost(23) > 0
+    cost(10)  # helpers that JAX compiles but once
+    assert cost(10) == cost(24) > 0
 
 
 def test_what_is_no_number_is_compiled_in():
@@ -265,23 +265,22 @@ def test_an_error_fails_what_is_running_and_keeps_the_rest(tmp_path):
     study, calls = study_in(), []
 
     def interrupted(progress):
-        calls.append(progress)
-        if progress.finished == 8:
+        calls.append(progress.finished)
+        if calls.count(8) == 3:  # the second batch has advanced twice
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         search(study, tmp_path, **ONE, progress=interrupted)
-    assert states(study) == {COMPLETE: 8}
+    assert states(study) == {COMPLETE: 8, FAIL: 8}
 
     def wrong(result):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         search(study, tmp_path, **ONE, metric=wrong)
-    assert states(study) == {COMPLETE: 8, RUNNING: 8}
+    assert states(study) == {COMPLETE: 8, FAIL: 8, RUNNING: 8}
     results = search(study, tmp_path, **ONE)
-    assert [result.run for result in results] == list(range(TRIALS))
-    assert states(study) == {COMPLETE: TRIALS}
+    assert len(results) == TRIALS and states(study) == {COMPLETE: TRIALS, FAIL: 8}
 
 
 class Flaky(Here):
