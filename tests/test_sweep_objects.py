@@ -20,7 +20,7 @@ from sweep_program import GRID, HALVING, begin, compiled_once, differing, go
 from test_sweep_processes import ended, together
 
 from adamw_jax import sweep
-from adamw_jax.sweep import bucket, lease
+from adamw_jax.sweep import connection, lease
 from adamw_jax.sweep.bucket import Bucket
 from adamw_jax.sweep.folder import opened
 
@@ -201,8 +201,8 @@ def test_what_the_network_does_to_requests_does_nothing_to_results(fault, server
 @pytest.mark.parametrize("last", ["lost before", "lost after"])
 def test_a_network_that_is_gone_at_any_moment_breaks_nothing(last, server, url, whole, monkeypatch):
     """As a kill does, seen from the store, before or after a request has gone through."""
-    monkeypatch.setattr(bucket, "RETRIES", 0)
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 0)
+    monkeypatch.setattr(connection, "RETRIES", 0)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 0)
     monkeypatch.setattr(lease, "LASTS", 0.3)
     moments = itertools.count(1 if last == "lost after" else 0, 12)
     for moment in moments:
@@ -230,8 +230,8 @@ def test_a_network_that_is_gone_at_any_moment_breaks_nothing(last, server, url, 
 
 
 def test_a_server_that_does_not_answer_is_told_in_time(server, url, monkeypatch):
-    monkeypatch.setattr(bucket, "QUICK", 0.3)
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 1)
+    monkeypatch.setattr(connection, "QUICK", 0.3)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 1)
     server.fault = lambda method, path: 5.0
     begun = time.monotonic()
     with pytest.raises(sweep.StoreError, match=f"{url}.* cannot be reached .* no answer in time"):
@@ -285,8 +285,8 @@ def test_who_lost_the_lease_while_it_was_stopped_changes_nothing(url):
 
 
 def test_a_lease_whose_renewals_lose_their_answers_is_still_held(server, url, monkeypatch):
-    monkeypatch.setattr(bucket, "RETRIES", 0)
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 0)
+    monkeypatch.setattr(connection, "RETRIES", 0)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 0)
     begun = len(server.seen)
     folder = Bucket(url)
     with folder.locked(0):
@@ -420,7 +420,7 @@ def test_wrong_credentials_are_told_without_the_secret(guarded, url, monkeypatch
 
 @pytest.mark.parametrize("fault", ["denied before", "refused before"])
 def test_what_a_server_repeats_of_a_request_is_not_shown(fault, server, url, monkeypatch):
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 0)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 0)
     server.fault = lambda method, path: fault
     with pytest.raises(sweep.StoreError, match="SignatureDoesNotMatch|SlowDown") as told:
         go(url, grid=FEW)
@@ -432,7 +432,7 @@ def test_missing_credentials_are_told(server, url, monkeypatch):
     for name in SECRETS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 1)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 1)
     with pytest.raises(sweep.StoreError, match="no credentials .* set AWS_ACCESS_KEY_ID, AWS_SEC"):
         go(url, grid=FEW)
 
@@ -443,7 +443,7 @@ def test_what_is_not_there_is_told(url, monkeypatch):
     with pytest.raises(sweep.StoreError, match="there is no bucket 'nowhere': make it first"):
         sweep.kept("s3://nowhere/sweep", FEW)
     assert sweep.kept(url, FEW) is None
-    monkeypatch.setattr(bucket, "FIRST_RETRIES", 1)
+    monkeypatch.setattr(connection, "FIRST_RETRIES", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(sweep.StoreError, match=r"at 127\.0\.0\.1:1: the connection was refused"):
         go(url, grid=FEW)

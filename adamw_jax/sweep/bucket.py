@@ -5,34 +5,20 @@ object yet, or that it is the version that was seen before. One process at a tim
 another that lost it while it was stopped cannot overwrite anything.
 """
 
-import os
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
-from obstore.store import from_url
 
+from adamw_jax.sweep import connection
+from adamw_jax.sweep.connection import answered, connected, got, listed, told, version_of
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.lease import Conflict, Lease, Version, leased
-from adamw_jax.sweep.refusals import explained
 
-# Seconds that a request may take: one without much content, and one with a file.
-QUICK, PATIENT = 10, 300
 AHEAD = 16  # how many files are requested at a time
-# Lost connections and errors of the server are tried again for a minute, ever more rarely; at
-# the beginning for a few seconds, since an address or credentials may be wrong.
-FIRST_RETRIES, RETRIES = 4, 12
-BACKOFF = {
-    "init_backoff": timedelta(seconds=0.1),
-    "base": 4,
-    "max_backoff": timedelta(seconds=10),
-}
 
 
 class Bucket:
@@ -40,7 +26,8 @@ class Bucket:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
-        self.quick, self.patient = (_client(self.url, limit) for limit in (QUICK, PATIENT))
+        self.quick = connected(self.url, connection.QUICK)
+        self.patient = connected(self.url, connection.PATIENT)
         self.lease: Lease | None = None
 
     def __reduce__(self):
@@ -85,8 +72,8 @@ class Bucket:
 
     def read(self, name: str) -> bytes:
         """See `Folder`."""
-        with _told(self.path(name)):
-            return _answered(_got, self.patient, name)[0]
+        with told(self.path(name)):
+            return answered(got, self.patient, name)[0]
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
         """See `Folder`; some are requested ahead, at the same time."""
@@ -113,8 +100,8 @@ class Bucket:
             # Stores delete without a condition. What is deleted is superfluous even to a process
             # that takes the lease over after this look, except if a sweep is made fresh.
             self._check()
-            with suppress(FileNotFoundError), _told(self.url):
-                _answered(obstore.delete, self.quick, names)
+            with suppress(FileNotFoundError), told(self.url):
+                answered(obstore.delete, self.quick, names)
 
     def clear(self, group: str) -> None:
         """See `Folder`."""
@@ -122,8 +109,8 @@ class Bucket:
 
     def current(self, name: str) -> tuple[bytes, Version]:
         """A small object's content, and its version."""
-        with _told(self.path(name)):
-            return _answered(_got, self.quick, name)
+        with told(self.path(name)):
+            return answered(got, self.quick, name)
 
     def put(self, name: str, content: bytes, expected: Version) -> Version:
         """Writes an object if it is in the expected version; returns the new one.
@@ -133,8 +120,8 @@ class Bucket:
         """
         client = self.quick if len(content) < 2**16 else self.patient
         mode: Any = "create" if expected is None else expected
-        with _told(self.path(name)):
-            return _version(_answered(obstore.put, client, name, content, mode=mode))
+        with told(self.path(name)):
+            return version_of(answered(obstore.put, client, name, content, mode=mode))
 
     def _write(self, name: str, content: bytes, seen: Version) -> None:
         # The version was seen before the lease is checked. So if another process takes the lease
@@ -154,71 +141,15 @@ class Bucket:
 
     def _reach(self) -> None:
         """Makes a first request, whose failure is soon told."""
-        first = _client(self.url, QUICK, FIRST_RETRIES)
-        with suppress(FileNotFoundError), _told(self.url):
-            _answered(obstore.get, first, "sweep.json")
+        first = connected(self.url, connection.QUICK, connection.FIRST_RETRIES)
+        with suppress(FileNotFoundError), told(self.url):
+            answered(obstore.get, first, "sweep.json")
 
     def _version(self, name: str) -> Version:
-        with suppress(FileNotFoundError), _told(self.path(name)):
-            return _version(_answered(obstore.head, self.quick, name))
+        with suppress(FileNotFoundError), told(self.path(name)):
+            return version_of(answered(obstore.head, self.quick, name))
         return None
 
     def _listed(self, group: str | None = None) -> list[Any]:
-        with _told(self.path(group or "")):
-            return _answered(_listed, self.quick, group)
-
-
-def _client(url: str, seconds: float, retries: int | None = None) -> Any:
-    options = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
-    endpoints = [value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT")]
-    if any(endpoint.startswith("http://") for endpoint in endpoints):
-        options["allow_http"] = True
-    settings: Any = {
-        "client_options": options,
-        "retry_config": {
-            "max_retries": RETRIES if retries is None else retries,
-            "retry_timeout": timedelta(seconds=60),
-            "backoff": BACKOFF,
-        },
-    }
-    with _told(url):
-        return from_url(url, **settings)
-
-
-def _got(client: Any, name: str) -> tuple[bytes, Version]:
-    found = obstore.get(client, name)
-    return bytes(found.bytes()), _version(found.meta)
-
-
-def _listed(client: Any, group: str | None) -> list[Any]:
-    return [each for page in obstore.list(client, group) for each in page]
-
-
-def _answered(request: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Makes a request again where obstore does not: if its answer came too late or broke off.
-
-    obstore cannot know whether such a request took place; ours may all take place twice.
-    """
-    for _ in range(2):
-        try:
-            return request(*args, **options)
-        except GenericError as error:
-            if not re.search("kind: (Timeout|Interrupted)", str(error)):
-                raise
-    return request(*args, **options)
-
-
-def _version(found: Any) -> Version:
-    # Amazon's store compares ETags, Google's generations.
-    return {key: found[key] for key in ("e_tag", "version") if found.get(key)}
-
-
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Turns the errors of obstore, whose texts may show credentials, into ours."""
-    try:
-        yield
-    except (AlreadyExistsError, PreconditionError):
-        raise Conflict(path) from None
-    except (BaseError, FileNotFoundError) as error:
-        raise explained(error, path) from None
+        with told(self.path(group or "")):
+            return answered(listed, self.quick, group)
