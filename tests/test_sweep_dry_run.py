@@ -103,7 +103,7 @@ def test_a_worker_that_ends_says_so():
         def start(self, work):
             yield lambda tasks: ((task, Lost("no memory")) for task in tasks)
 
-    with pytest.raises(RuntimeError, match="a worker ended while measuring .*: no memory"):
+    with pytest.raises(RuntimeError, match="workers ended 3 times while measuring .*: no memory"):
         dry_run(problem(), GRID, data(), on=Gone())
 
 

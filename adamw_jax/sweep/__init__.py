@@ -5,21 +5,23 @@
     grid = sweep.product(learning_rate=sweep.log_space(1e-4, 1e-1, 7), seed=range(10))
     results = sweep.sweep(sweep.Run(start, advance, length=20), grid, data, output="results")
 
-A call of `sweep`, which is in `engine`, puts three things together: `plan` says what is to be done,
-chunk by chunk; `executors` are who does it, here or elsewhere; and `store` is where results are
-kept. What an executor is given to do is in `work`: `program` (runs compiled side by side), `chunk`
-(runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of
-settings) and `variants` (which runs share a program). A sweep is kept by `keeping`, as `manifest`,
-`table` and `states`, in a `folder`: a `directory`, or a `bucket` with a `lease`. `cache` reads what
-a cache keeps. `training` makes the run of a Flax model,
-`dry_run` says what a sweep will take, and `replay` does a run of a sweep again. In `optimize`, a
-study of Optuna's proposes the rows: `space` is what it draws them from, and `search` takes the
-place of the engine.
+A call of `sweep`, which is in `entry`, has the `engine` bring three things together: `plan` says
+what is to be done, chunk by chunk; `executors` are who does it, here or elsewhere (`on_ray`, with
+its `crew`); and `store` is where results are kept. What an executor is given to do is in `work`:
+`program` (runs compiled side by side), `chunk` (runs advanced together) and `tune` (the fastest
+layout). Before that come `grid` (rows of settings) and `variants` (which runs share a program).
+`standing` knows how far each run is, and `results` are their histories, in columns.
+
+What is kept is in a `folder`, which is a `directory` or a `bucket` (an object store, with a
+`lease` in the place of a lock): `keeping` writes it, `claim` makes sure whose it is, and
+`manifest`, `table` and `states` are its files. `cache` finds it again, and `reuse` takes rows from
+it. `training` makes the run of a Flax model, `dry_run` says what a sweep will take, `replay` does a
+run of a sweep again, and `optimize` has an Optuna study propose the rows (`search`, `space`).
 """
 
 from adamw_jax.sweep.cache import kept
 from adamw_jax.sweep.dry_run import Estimate, ProgramEstimate, dry_run
-from adamw_jax.sweep.engine import sweep
+from adamw_jax.sweep.entry import sweep
 from adamw_jax.sweep.examples import Rows
 from adamw_jax.sweep.executors import Executor, Lost, LostRunsError
 from adamw_jax.sweep.files import StoreError

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from adamw_jax.sweep.chunk import Ends
-from adamw_jax.sweep.executors import Executor, Here, Lost
+from adamw_jax.sweep.executors import Executor, Here, repeated
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, rungs_of
 from adamw_jax.sweep.interrupts import held
+from adamw_jax.sweep.options import check_executor, checked
 from adamw_jax.sweep.plan import SAMPLE, Measurement
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Meter, duration
@@ -94,6 +95,7 @@ def dry_run(
     halving: Halving | None = None,
     devices: Sequence[Any] | None = None,
     on: Executor | None = None,
+    tries: int = 3,
 ) -> Estimate:
     """Says how many programs, how much memory and how much time a sweep takes.
 
@@ -110,6 +112,7 @@ def dry_run(
       halving: as in `sweep`.
       devices: as in `sweep`.
       on: as in `sweep`.
+      tries: as in `sweep`.
 
     Returns:
       What each program takes, and all of them; `print` shows it as a table.
@@ -118,9 +121,11 @@ def dry_run(
       ValueError: as in `sweep`.
       TypeError: as in `sweep`.
       MemoryError: not even a single run fits into memory.
-      RuntimeError: a worker of `on` has ended.
+      RuntimeError: as many workers of `on` have ended as there are tries.
     """
     rows = normalized(grid)
+    checked(layout, halving, None, devices, None)
+    check_executor(on, tries, devices)
     with held():
         found = variants(run, rows, static, data)
         executor = on or Here(Meter(None, len(rows)))
@@ -136,13 +141,12 @@ def dry_run(
         ]
         measured = {}
         with executor.start(Work(found, data, Ends(None, None), devices)) as done:
-            for task, outcome in done(iter(tasks)):
-                if isinstance(outcome, Lost):
-                    raise RuntimeError(f"a worker ended while {task}: {outcome.reason}")
+            workers = executor.workers
+            for task, outcome in repeated(done, tasks, tries):
                 measured[task.variant] = outcome
     programs = tuple(_estimate(variant, measured[variant.name], halving) for variant in found)
     one = measured[found[0].name]
-    return Estimate(programs, executor.workers, one.devices, one.device)
+    return Estimate(programs, workers, one.devices, one.device)
 
 
 def _estimate(variant: Variant, measured: Any, halving: Halving | None) -> ProgramEstimate:

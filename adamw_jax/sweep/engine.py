@@ -1,201 +1,26 @@
-"""`sweep`: trains a whole grid of runs."""
+"""Brings the plan, the executor and the store of a sweep together."""
 
 import functools
-import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from adamw_jax.sweep import processes
-from adamw_jax.sweep.chunk import Ends
-from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError, Outcomes
-from adamw_jax.sweep.folder import opened
-from adamw_jax.sweep.grid import Row, normalized
+from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError, Outcomes, repeated
+from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
-from adamw_jax.sweep.interrupts import held, released
-from adamw_jax.sweep.keeping import Kept
-from adamw_jax.sweep.manifest import describe, name_of
+from adamw_jax.sweep.interrupts import released
 from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
 from adamw_jax.sweep.program import Layout
-from adamw_jax.sweep.progress import Listener, Meter, to_stderr
-from adamw_jax.sweep.results import RUNNING, Block, Result, Results
-from adamw_jax.sweep.reuse import take_over
-from adamw_jax.sweep.run import Run
+from adamw_jax.sweep.progress import Meter
+from adamw_jax.sweep.results import RUNNING, Block, Results
 from adamw_jax.sweep.standing import Standing
 from adamw_jax.sweep.store import InMemory, Store
-from adamw_jax.sweep.table import check_alike, check_names
-from adamw_jax.sweep.variants import Variant, variants
+from adamw_jax.sweep.variants import Variant
 from adamw_jax.sweep.work import TooLarge, Trained, Work
-
-
-def sweep(
-    run: Run | Callable[[Row], Run],
-    grid: Sequence[Row],
-    data: Any = None,
-    *,
-    output: str | Path | None = None,
-    cache: str | Path | None = None,
-    fresh: bool = False,
-    static: Sequence[str] = (),
-    layout: Layout | None = None,
-    halving: Halving | None = None,
-    until: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None,
-    watch: Sequence[str] | None = None,
-    identity: Mapping[str, Any] | None = None,
-    devices: Sequence[Any] | None = None,
-    on: Executor | None = None,
-    tries: int = 3,
-    progress: Listener | bool | None = True,
-) -> Sequence[Result]:
-    """Trains every row of a grid.
-
-    Settings whose values are numbers are data: arrays that the compiled program takes,
-    so that one program serves all of them. Other settings (strings, bools, None, tuples)
-    and those named in `static` are compiled in, with one program for each combination.
-
-    As long as the number of lanes (`Result.lanes`) is the same, a run's result does not
-    depend, to the bit, on its place or on the runs beside it; rounding differs between
-    numbers of lanes, and between one device and several.
-
-    Ctrl-C is raised between two advances or compilations, as one KeyboardInterrupt; finished
-    chunks are kept.
-
-    With several processes (`jax.distributed`), each makes this call with the same arguments
-    and trains its part of the runs on its own devices; `output` or `cache` must then be a
-    place that all of them see.
-
-    Args:
-      run: what to run; if there are static settings, a function from these to a `Run`.
-      grid: rows of settings; see `product`. The key that a run starts with is made from its
-        setting `seed`, by default 0; runs with the same seed start with the same key.
-      data: a pytree of arrays that every run gets; there is one copy on each device.
-      output: directory in which chunks are kept as they finish (this needs pyarrow), or an
-        address in an object store, such as "s3://bucket/prefix" (this needs obstore, too). The
-        same sweep continues in the same place; a different one is refused.
-      cache: directory or address in which each sweep has a folder, named after its grid,
-        options, program, data and versions: different sweeps stand side by side, and the same
-        one is found again. One that differs from finished ones in its rows alone trains only
-        those that are new. At most one of `output` and `cache` may be given.
-      fresh: whether to delete first what is kept of this sweep.
-      static: names of numeric settings that are compiled in.
-      layout: lanes and rounds; by default the layout that is measured as fastest and fits
-        into memory. A layout that runs out of memory nevertheless is halved.
-      halving: drops the worse runs on the way.
-      until: ends runs early: a function from metrics [runs, …] after an advance to
-        bool[runs]. A chunk ends when all of its runs have ended.
-      watch: metrics in which NaN or infinity means that a run has diverged, which ends it; by
-        default all.
-      identity: a JSON object that tells this sweep from others of the same grid, program and
-        data.
-      devices: by default all local ones.
-      on: who trains the runs; by default this process. Anything with an `Executor`'s two
-        attributes will do.
-      tries: how many workers of `on` may end while they train a chunk, such as by a crash; its
-        runs are then given up. A kept sweep counts those of all calls.
-      progress: a listener, None or False for none; by default a line on stderr.
-
-    Returns:
-      A result for each row, in the order of the grid. It is made when it is asked for, so that the
-      histories of a kept sweep, however large, need little memory.
-
-    Raises:
-      ValueError: the grid, the run or an option is not valid; the message names it.
-      TypeError: an argument has the wrong type; the message names it.
-      StoreError: another process is writing in the same place, it holds another sweep, or an
-        object store cannot be used; finished chunks are kept.
-      OSError: the directory cannot be written; finished chunks are kept.
-      MemoryError: not even a single run fits into memory.
-      LostRunsError: runs were given up; all others are done.
-    """
-    rows, ends = normalized(grid), Ends(until, watch)
-    identity = _checked(layout, halving, identity, devices, progress)
-    _check_executor(on, tries, devices)
-    _check_place(output, cache, fresh)
-    with held():
-        found = variants(run, rows, static, data)
-        for variant in found:
-            check_names(rows[0], variant.metrics)
-            ends.check(variant.metrics)
-            if halving:
-                halving.check(variant.metrics, min(other.run.length for other in found))
-        store: Store = InMemory()
-        if output is not None or cache is not None:
-            check_alike(variant.metrics for variant in found)
-            description = describe(
-                rows,
-                found,
-                data,
-                static=sorted(static),
-                halving=halving and asdict(halving),
-                watch=None if watch is None else sorted(watch),
-                identity=identity,
-            )
-            place = opened(cache if cache is not None else output or "")
-            place = place.within(name_of(description)) if cache is not None else place
-            store = Kept(place, rows, description, fresh)
-        with store:
-            if isinstance(store, Kept) and cache is not None and halving is None:
-                with processes.together("taking over what other sweeps have"):
-                    if processes.index() == 0:
-                        take_over(store, opened(cache), found)
-            meter = Meter(to_stderr() if progress is True else progress or None, len(rows))
-            work = Work(found, data, ends, devices)
-            with processes.together("placing the data"):
-                engine = Engine(rows, found, work, on or Here(meter), store, halving, tries, meter)
-            return engine.results(layout)
-
-
-def _checked(layout: Any, halving: Any, identity: Any, devices: Any, progress: Any) -> Any:
-    """Checks the types of arguments; returns the identity as a dictionary."""
-    if not isinstance(layout, Layout | None):
-        raise TypeError(f"layout is a Layout, such as Layout(lanes=16); got {layout!r}")
-    if not isinstance(halving, Halving | None):
-        raise TypeError(f"halving is a Halving, such as Halving('loss', (10,)); got {halving!r}")
-    if not isinstance(identity, Mapping | None):
-        raise TypeError(f"identity is a dictionary; got {identity!r}")
-    if not (isinstance(progress, bool | None) or callable(progress)):
-        raise TypeError(f"progress is a function that takes a Progress; got {progress!r}")
-    if devices is not None and (isinstance(devices, str) or not list(devices)):
-        raise ValueError(f"devices is a list of JAX's devices, not empty; got {devices!r}")
-    for device in devices or ():
-        if not isinstance(device, jax.Device):
-            raise TypeError(f"devices is a list of JAX's devices; {device!r} is in it")
-    try:
-        return json.loads(json.dumps(dict(identity or {})))
-    except TypeError as error:
-        raise ValueError(f"identity must be JSON: {error}") from error
-
-
-def _check_executor(on: Any, tries: Any, devices: Any) -> None:
-    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
-        raise ValueError(f"tries is an integer from 1 on; got {tries!r}")
-    if on is None:
-        return
-    if not (callable(getattr(on, "start", None)) and hasattr(on, "workers")):
-        raise TypeError(f"on is an executor, with `start` and `workers`; got {on!r}")
-    if devices is not None:
-        raise ValueError("devices are those of this process; with on=, workers use all of theirs")
-    if processes.count() > 1:
-        raise ValueError("with on=, one process makes the call; jax.distributed has joined several")
-
-
-def _check_place(output: Any, cache: Any, fresh: bool) -> None:
-    for name, place in {"output": output, "cache": cache}.items():
-        if not isinstance(place, str | Path | None):
-            raise TypeError(f"{name} is a directory; got {place!r}")
-    if output is not None and cache is not None:
-        raise ValueError("output keeps one sweep in its directory, cache keeps many; give one")
-    if output is None and cache is None and fresh:
-        raise ValueError("fresh=True deletes what output or cache keeps; give one of them")
-    if output is None and cache is None and processes.count() > 1:
-        raise ValueError("several processes need an output or a cache, where their results meet")
 
 
 class Engine:
@@ -309,26 +134,11 @@ class Engine:
                 tasks.append(Measurement(variant.name, tuple(rows), share, known or layout))
         with processes.together("measuring layouts"):
             if processes.index() == 0:
-                self._measured(tasks)
+                for task, found in repeated(self._outcomes, tasks, self.tries):
+                    self.devices = found.devices
+                    if task.variant not in self.store.layouts:
+                        self.store.set_layout(task.variant, found.layout)
         self.store.refresh()
-
-    def _measured(self, tasks: list[Measurement]) -> None:
-        """Has measurements made, again if a worker ends."""
-        ended = Counter[str]()
-        while tasks:
-            given, tasks = iter(tasks), []
-            for task, found in self._outcomes(given):
-                if isinstance(found, Lost):
-                    tasks.append(task)
-                    ended[task.variant] += found.blame
-                    if ended[task.variant] >= self.tries:
-                        raise RuntimeError(
-                            f"workers ended {self.tries} times while {task}: {found.reason}"
-                        )
-                    continue
-                self.devices = found.devices
-                if task.variant not in self.store.layouts:
-                    self.store.set_layout(task.variant, found.layout)
 
     def _train(self, rung: Rung, left: np.ndarray) -> None:
         """Takes runs, bool[runs], through a rung, chunk by chunk."""
@@ -377,7 +187,7 @@ class Engine:
         """Has tasks done. Workers are started when there is a task, and end with the sweep."""
         return self.exit.enter_context(self.executor.start(self.work))
 
-    def _outcomes(self, tasks: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    def _outcomes(self, tasks: Iterator[Any]) -> Outcomes:
         """Has tasks done; while others do them, Ctrl-C is raised at once."""
         waiting = nullcontext if self.here else released
         with closing(self._does(tasks)) as outcomes:

@@ -13,15 +13,16 @@ no workers, but does the tasks itself:
     sweep(run, grid, data, on=Mine())
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from adamw_jax.sweep.plan import Task
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import Result
 
-Outcomes = Generator[tuple[Task, Any], None, None]
+Outcomes = Generator[tuple[Any, Any], None, None]  # each task with what came of it
 
 
 class Lost(NamedTuple):
@@ -64,6 +65,35 @@ class Executor(Protocol):
           do depends on what has come back. Ctrl-C is raised in it while it waits.
         """
         ...
+
+
+def repeated(
+    done: Callable[[Iterator[Task]], Outcomes], tasks: Sequence[Task], tries: int
+) -> Iterator[tuple[Task, Any]]:
+    """Has tasks done, and those whose worker ends again.
+
+    Args:
+      done: has tasks done, see `Executor`.
+      tasks: the tasks.
+      tries: how many workers may end at one of them.
+
+    Raises:
+      RuntimeError: so many have.
+    """
+    ended = Counter[str]()
+    while tasks:
+        given, again = iter(tasks), []
+        with closing(done(given)) as outcomes:
+            for task, outcome in outcomes:
+                if not isinstance(outcome, Lost):
+                    yield task, outcome
+                    continue
+                again.append(task)
+                ended[str(task)] += outcome.blame
+                if ended[str(task)] == tries:
+                    reason = f"workers ended {tries} times while {task}: {outcome.reason}"
+                    raise RuntimeError(reason)
+        tasks = again
 
 
 class LostRunsError(RuntimeError):

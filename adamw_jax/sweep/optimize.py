@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from adamw_jax.sweep import engine, processes
+from adamw_jax.sweep import processes
 from adamw_jax.sweep.chunk import Ends
 from adamw_jax.sweep.executors import Executor, Here
 from adamw_jax.sweep.folder import opened
@@ -23,6 +23,7 @@ from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.interrupts import held
 from adamw_jax.sweep.keeping import Kept
 from adamw_jax.sweep.manifest import describe
+from adamw_jax.sweep.options import check_executor, check_place, checked
 from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import Result
@@ -113,9 +114,9 @@ def optimize(
       OSError: the output cannot be written.
     """
     _check(study, trials, batch)
-    engine._checked(layout, None, None, devices, progress)
-    engine._check_executor(on, tries, devices)
-    engine._check_place(output, None, False)
+    checked(layout, None, None, devices, progress)
+    check_executor(on, tries, devices)
+    check_place(output, None, False)
     metrics = [metric] if isinstance(metric, str) or callable(metric) else list(metric)
     objective, ends = Objective(study, metrics), Ends(until, watch)
     with held() if on is None else nullcontext():

@@ -193,8 +193,8 @@ class Results(Sequence[Result]):
     def __init__(self, load: Callable[[int], Block], runs: Sequence[np.ndarray]):
         self._load, self._runs = functools.lru_cache(maxsize=4)(load), runs
         which = np.repeat(np.arange(len(runs)), [len(each) for each in runs])
-        place = np.concatenate([np.arange(len(each)) for each in runs])
-        order = np.argsort(np.concatenate(runs), kind="stable")
+        place = np.concatenate([np.empty(0, int), *(np.arange(len(each)) for each in runs)])
+        order = np.argsort(np.concatenate([np.empty(0, int), *runs]), kind="stable")
         self._which, self._place = which[order], place[order]
         self._made = functools.lru_cache(maxsize=4)(lambda block: self._load(block).results())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from adamw_jax.sweep.executors import Executor, Lost, Outcomes
+from adamw_jax.sweep.executors import Executor, Lost, Outcomes, repeated
 from adamw_jax.sweep.halving import rungs_of
 from adamw_jax.sweep.plan import Chunk, Measurement
 from adamw_jax.sweep.program import Layout
@@ -158,15 +158,9 @@ class Search:
 
     def _lay_out(self, do: Callable[[Iterator[Any]], Outcomes], layout: Layout | None) -> None:
         """Finds out how many devices a worker has, and gives a layout to variants without one."""
-        first, lost = self.space.variants[0], 0
-        while not self.devices:
-            for task, found in do(iter([Measurement(first.name, (), 1, Layout(1))])):
-                if not isinstance(found, Lost):
-                    self.devices = found.devices
-                    continue
-                lost += found.blame
-                if lost >= self.tries:
-                    raise RuntimeError(f"{lost} workers ended while {task}: {found.reason}")
+        task = Measurement(self.space.variants[0].name, (), 1, Layout(1))
+        ((_, found),) = repeated(do, [task], self.tries)
+        self.devices = found.devices
         lanes = math.ceil(self.batch / len(self.space.variants) / self.devices)
         for name in self.left.keys() - self.store.layouts.keys():
             self.store.set_layout(name, layout or Layout(lanes))
