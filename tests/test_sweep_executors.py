@@ -79,25 +79,18 @@ def here(**options):
 
 @pytest.mark.slow
 def test_processes_whose_workers_are_killed_make_the_table_of_one(page, tmp_path):
-    draw, over = random.Random(0), threading.Event()
-    killed = []
+    draw, calls, killed = random.Random(0), itertools.count(), []
 
-    def kill():
-        while len(killed) < 3 and not over.wait(3 * draw.random()):
-            if victims := multiprocessing.active_children():
-                victim = draw.choice(victims)
-                killed.append(victim.pid)
-                victim.kill()
+    def kill(progress):
+        if next(calls) in (1, 9, 10, 24):
+            victim = draw.choice(multiprocessing.active_children())
+            victim.kill()
+            victim.join()
+            killed.append(victim.pid)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        options = {"layout": (2, 1), "halving": HALVING, "steps": 10_000}
-        results = go(tmp_path, on=page.Processes(2), tries=99, **options)
-    finally:
-        over.set()
-        killer.join()
-    assert len(set(killed)) >= 2
+    options = {"layout": (2, 1), "halving": HALVING, "steps": 1000}
+    results = go(tmp_path, on=page.Processes(2), tries=99, progress=kill, **options)
+    assert len(set(killed)) == 4
     expected = here(**options)
     assert differing(results, expected) == differing(tmp_path, expected) == []
 

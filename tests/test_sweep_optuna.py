@@ -239,7 +239,7 @@ def test_a_killed_process_loses_no_trial(kind, tmp_path):
     place.mkdir()
     storage = f"sqlite:///{place}/study.db" if kind == "sqlite" else f"{place}/study.log"
     command = [sys.executable, search_program.__file__, storage, place / "results"]
-    command += [place / "notes", "--pause", "0.02"]
+    command += [place / "notes", "--pause", "0.1"]
     programs = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
     programs |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     pipe = {"stdout": subprocess.PIPE, "text": True, "env": os.environ | programs}
@@ -248,7 +248,7 @@ def test_a_killed_process_loses_no_trial(kind, tmp_path):
         with subprocess.Popen(command, **pipe) as process:
             assert process.stdout.readline() == "ready\n"
             if kills < 6:
-                time.sleep(draw.uniform(0, 2.5))
+                time.sleep(draw.uniform(0, 1.5))
                 process.send_signal(signal.SIGKILL)
         if process.returncode == 0:
             break
