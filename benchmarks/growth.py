@@ -111,8 +111,8 @@ def _measure(runs: int, workers: int) -> dict[str, float]:
             return time.perf_counter() - began, results
 
         seconds, results = go()
-        trained = 0.0 if workers else sum(result.seconds for result in results)
         memory, (runs_first, first), (runs_last, last) = _memory(), heard[0], heard[-2]
+        trained = 0.0 if workers else sum(block.seconds.sum() for block in results.blocks())
         opened, results = go()
         size = sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
     assert len(results) == runs and results[runs - 1].run == runs - 1

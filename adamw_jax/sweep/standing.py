@@ -8,7 +8,8 @@ from adamw_jax.sweep.halving import Halving, Rung
 from adamw_jax.sweep.results import DROPPED, RUNNING, Block
 from adamw_jax.sweep.store import Part
 
-ADVANCES = 1_000_000  # how many advances a block of the finished table has at most, or one run's
+# How many runs and advances a block of the finished table has at most, but at least one run.
+RUNS, ADVANCES = 16_384, 1_000_000
 
 
 class Standing:
@@ -67,7 +68,7 @@ class Standing:
           read: reads parts.
         """
         members, parts = members[self.made[members] > 0], list(self.parts)
-        step = max(1, ADVANCES // max(self.made[members], default=1))
+        step = max(1, min(RUNS, ADVANCES // max(self.made[members], default=1)))
         for begin in range(0, len(members), step):
             runs, pieces = members[begin : begin + step], []
             for where in self.where:
