@@ -183,6 +183,9 @@ def test_a_worker_that_ends_while_it_measures_ends_the_sweep():
     on = Shuffled(lambda task: Lost("no memory"))
     with pytest.raises(RuntimeError, match="workers ended 3 times while measuring .*: no memory"):
         go(on=on)
+    one = Run(lambda h, key, data: h, lambda h, data: (h, {"loss": h["a"]}), length=1)
+    with pytest.raises(RuntimeError, match="while measuring layouts: no memory"):
+        sweep(one, product(a=[0.0]), on=on)
 
 
 @pytest.mark.slow
@@ -231,6 +234,7 @@ def test_progress_comes_from_all_workers():
     "options, error, told",
     [
         ({"on": "ray"}, TypeError, "on is an executor, with `start` and `workers`; got 'ray'"),
+        ({"on": Shuffled}, TypeError, "on is an executor, .*; got <class"),
         ({"on": Shuffled(), "devices": jax.devices()}, ValueError, "workers use all of theirs"),
         ({"tries": 0}, ValueError, "tries is an integer from 1 on; got 0"),
         ({"tries": True}, ValueError, "got True"),

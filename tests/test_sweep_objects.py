@@ -429,12 +429,15 @@ def test_what_a_server_repeats_of_a_request_is_not_shown(fault, server, url, mon
 
 
 def test_missing_credentials_are_told(server, url, monkeypatch):
-    for name in SECRETS:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(connection, "FIRST_RETRIES", 1)
-    with pytest.raises(sweep.StoreError, match="no credentials .* set AWS_ACCESS_KEY_ID, AWS_SEC"):
-        go(url, grid=FEW)
+    for missing in ["AWS_SECRET_ACCESS_KEY"], ["AWS_ACCESS_KEY_ID"], SECRETS:
+        with monkeypatch.context() as patch:
+            for name in missing:
+                patch.delenv(name)
+            told = "no credentials .* set AWS_ACCESS_KEY_ID, AWS_SEC"
+            with pytest.raises(sweep.StoreError, match=told):
+                go(url, grid=FEW)
 
 
 def test_what_is_not_there_is_told(url, monkeypatch):
@@ -449,6 +452,9 @@ def test_what_is_not_there_is_told(url, monkeypatch):
         go(url, grid=FEW)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://name.invalid")
     with pytest.raises(sweep.StoreError, match="name.invalid: the server's name is not known"):
+        go(url, grid=FEW)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:1")
+    with pytest.raises(ValueError, match="AWS_ENDPOINT_URL is an address that begins with https"):
         go(url, grid=FEW)
 
 

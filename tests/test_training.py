@@ -1,3 +1,5 @@
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -229,6 +231,12 @@ def test_what_is_wrong_is_said(data, changed, error, message):
     } | changed  # fmt: skip
     with pytest.raises(error, match=message):
         sweep.sweep(sweep.training(**arguments), GRID, data, progress=False)
+
+
+def test_without_flax_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flax", None)
+    with pytest.raises(ImportError, match="needs Flax: pip install flax"):
+        sweep.training(Nnx, nnx_loss, adam, epochs=1, batch_size=BATCH)
 
 
 @pytest.mark.parametrize("n", [1, 2, 65, 50_000])

@@ -33,10 +33,18 @@ def connected(url: str, seconds: float, retries: int | None = None) -> Any:
       url: the address below which it works.
       seconds: how long a request may take.
       retries: how often one is tried again; by default `RETRIES`.
+
+    Raises:
+      ValueError: the environment names a server without saying how to speak to it.
     """
     options = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
-    endpoints = [value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT")]
-    if any(endpoint.startswith("http://") for endpoint in endpoints):
+    endpoints = {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT")
+    }
+    for name, endpoint in endpoints.items():
+        if url.startswith("s3://") and endpoint and "://" not in endpoint:  # obstore would panic
+            raise ValueError(f"{name} is an address that begins with https:// or http://")
+    if any(endpoint.startswith("http://") for endpoint in endpoints.values()):
         options["allow_http"] = True
     settings: Any = {
         "client_options": options,

@@ -187,6 +187,7 @@ class Crew:
         wanted = {"CPU": self.asked.cpus, "GPU": self.asked.gpus, **self.asked.resources}
         warnings.warn(
             f"no worker has begun for {PATIENCE:.0f} seconds. Each is to have {wanted}; all nodes "
-            f"of the cluster together have {ray.cluster_resources()}",
+            f"of the cluster together have {ray.cluster_resources()}. The sweep waits until a node "
+            "has room for one: ask for less, or add nodes",
             stacklevel=2,
         )

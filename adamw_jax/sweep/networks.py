@@ -29,8 +29,12 @@ def network(model: Any) -> Network:
 
     Raises:
       TypeError: the model is neither.
+      ImportError: Flax is not installed.
     """
-    from flax import linen, nnx
+    try:
+        from flax import linen, nnx
+    except ImportError as error:
+        raise ImportError("sweep.training needs Flax: pip install flax") from error
 
     if isinstance(model, linen.Module):
         return _of_linen(model)

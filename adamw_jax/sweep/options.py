@@ -39,7 +39,8 @@ def check_executor(on: Any, tries: Any, devices: Any) -> None:
         raise ValueError(f"tries is an integer from 1 on; got {tries!r}")
     if on is None:
         return
-    if not (callable(getattr(on, "start", None)) and hasattr(on, "workers")):
+    fits = callable(getattr(on, "start", None)) and hasattr(on, "workers")
+    if isinstance(on, type) or not fits:
         raise TypeError(f"on is an executor, with `start` and `workers`; got {on!r}")
     if devices is not None:
         raise ValueError("devices are those of this process; with on=, workers use all of theirs")

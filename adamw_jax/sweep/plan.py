@@ -58,7 +58,7 @@ class Measurement(NamedTuple):
     timed: bool = False
 
     def __str__(self) -> str:
-        return f"measuring layouts for {self.variant}"
+        return f"measuring layouts for {self.variant}".removesuffix(" for {}")  # the only one
 
 
 class Measured(NamedTuple):

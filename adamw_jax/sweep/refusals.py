@@ -20,7 +20,9 @@ CREDENTIALS = {
 # A store's own word for what is wrong, in XML, in obstore's text and in JSON.
 CODE = r'<Code>(\w{1,64})</Code>|\(code: (\w{1,64})\)|"code": ?"?(\w{1,64})'
 # The addresses at which a machine's cloud tells credentials, and what is said without an account.
-UNKNOWN = "/latest/(api/token|meta-data)|computeMetadata|metadata/identity|MissingAccount"
+UNKNOWN = (
+    "/latest/(api/token|meta-data)|computeMetadata|metadata/identity|Missing(Account|Secret|Access)"
+)
 # How an error of the connection shows in the text, and what it is called; the first one counts.
 CAUSES = {
     "dns error": "the server's name is not known",
