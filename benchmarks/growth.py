@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from adamw_jax import sweep
 from adamw_jax.sweep.plan import Measured, Measurement
-from experiments.harness import plots
+from experiments.harness import plots, report
 from experiments.harness.report import Table
 
 LANES, LIGHT, ADVANCES, SLEEP = 256, 16, 4, 0.1
@@ -175,12 +175,15 @@ def _draw(by_runs: dict[int, dict[str, float]], rates: dict[int, float], path: P
         ("overhead", "beside training", plots.BLUE), ("opened", "open again", plots.ORANGE),
     ):  # fmt: skip
         left.loglog(runs, [cost[name] for cost in by_runs.values()], "o-", color=color, label=label)
-    left.set(xlabel="runs", ylabel="seconds")
+    last = by_runs[runs[-1]]["overhead"]
+    title = f"{runs[-1]:,} runs take {last:.0f} s beside training"
+    left.set(xlabel="runs", ylabel="seconds", title=title)
     left.legend()
     workers = list(rates)
     right.loglog(workers, [n / SLEEP for n in workers], "--", color=plots.BLACK, label="could do")
     right.loglog(workers, list(rates.values()), "o-", color=plots.BLUE, label="do")
-    right.set(xlabel=f"workers, {SLEEP:g} s a chunk", ylabel="chunks a second")
+    title = f"One process serves {max(rates.values()):.0f} chunks a second"
+    right.set(xlabel=f"workers, {SLEEP:g} s a chunk", ylabel="chunks a second", title=title)
     right.set_xticks(workers, [str(n) for n in workers])
     right.legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -188,6 +191,6 @@ def _draw(by_runs: dict[int, dict[str, float]], rates: dict[int, float], path: P
 
 if __name__ == "__main__":
     if sys.argv[1] == "--figure":
-        print(*tables(Path(sys.argv[2])), sep="\n")
+        print("\n\n".join(map(report.markdown, tables(Path(sys.argv[2])))))
     else:
         print(json.dumps(_measure(*map(int, sys.argv[1:]))))

@@ -27,14 +27,15 @@ def take_over(store: Kept, cache: Folder, variants: Sequence[Variant]) -> None:
       cache: where the others are.
       variants: those of the sweep.
     """
-    if store.fresh or store.parts() or store.finished() is not None:
+    others = cache.holding(TABLE)
+    if not others or store.fresh or store.parts() or store.finished() is not None:
         return
     ours, names = store.manifest.description, list(store.rows[0])
     keys = table.setting_keys(table.setting_columns(store.rows), names)
     left = {key: run for run, key in enumerate(keys)}
     fixed = [i for i, name in enumerate(names) if name not in {"seed", *variants[0].numbers}]
     programs = _programs(ours, keys, fixed)
-    for folder in reversed(cache.holding(TABLE)):
+    for folder in reversed(others):
         try:
             found = manifest.read(folder)
             if not left or not _alike(found.description, ours):
