@@ -1,4 +1,4 @@
-"""Chunks done elsewhere: by the executor that the page on sweeps shows, and by others."""
+"""Chunks done elsewhere: by the executor that the page on scale shows, and by others."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ from sweep_program import GRID, HALVING, differing, go
 
 from adamw_jax.sweep import Layout, Lost, LostRunsError, Run, product, sweep, work
 
-PAGE = Path(__file__).parent.parent / "docs" / "sweeps.md"
+PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 FEW = product(nesterov=[False], learning_rate=[0.1], warm=[0], seed=range(32))
 HALVED = pytest.mark.parametrize("halving", [None, HALVING], ids=["plain", "halving"])
 
