@@ -102,7 +102,7 @@ from adamw_jax.relatives import (
     rmsprop,
     stable_adamw,
 )
-from adamw_jax.report import DecayReport, DecayRow, decay_report
+from adamw_jax.report import DecayOverRun, DecayReport, DecayRow, decay_report
 from adamw_jax.rules import kind, path
 from adamw_jax.schedule_free import (
     AverageWeightState,
@@ -129,6 +129,7 @@ from adamw_jax.version import __version__
 
 __all__ = [
     "AverageWeightState",
+    "DecayOverRun",
     "DecayReport",
     "DecayRow",
     "Description",

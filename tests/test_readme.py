@@ -66,7 +66,8 @@ def test_the_page_on_optax_and_pytorch_leads_a_run_over(capsys, tmp_path, monkey
         *("docs/equations.md", "docs/sweeps.md", "docs/from-optax.md"),
     ],
 )
-def test_the_interactive_examples_print_what_they_show(name):
+def test_the_interactive_examples_print_what_they_show(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a figure may be saved
     blocks = re.findall(r"```pycon\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, name, None, 0)
     assert test.examples

@@ -139,8 +139,14 @@ def adam_c(θ, t, start):
     return α, 0.1 * θ * (α**2 / RATE if corrected else α)
 
 
+def decay_as_square(θ, t, start):
+    α = RATE * (1 - (t - 1) / 1000)
+    return α, 0.1 / RATE * α**2 * θ
+
+
 DECAYS = {
     "adam_c": adam_c,
+    "decay_as_square": decay_as_square,
     "independent": lambda θ, t, start: (RATE * (1 - (t - 1) / 1000), 1e-3 * θ),
     "adam_hd": lambda θ, t, start: (RATE, RATE * 0.1 * np.minimum(np.abs(θ), 0.5) * np.sign(θ)),
     "fine_tuning": lambda θ, t, start: (RATE, RATE * 0.1 * (θ - start)),
@@ -157,6 +163,16 @@ def test_a_decay_equals_its_rule_over_a_thousand_steps(recipes, name):
             tx = tx(jax.tree.map(jnp.asarray, quadratics.start))
         ours = quadratics.descend(tx, jnp.float64)
     assert error(ours, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["adam_c", "decay_as_square", "independent"])
+def test_the_report_over_a_run_shows_what_a_rule_takes_away(recipes, name):
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    for row in aj.decay_report(recipes[name], params, steps=1000).rows:
+        θ = np.ones(row.shape)
+        taken = np.array([DECAYS[name](θ, t, θ)[1].flat[0] for t in range(1, 1001)])
+        np.testing.assert_allclose(row.over_run.per_step, taken, rtol=1e-4)
+        np.testing.assert_allclose(row.over_run.remaining, np.prod(1 - taken), rtol=1e-5)
 
 
 PAPERS = [laprop, adam_atan2, mars, adan, grokfast, c_lion, trained_longer, agc]
