@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {
     "PYTHONPATH": f"{HERE.parent}:{HERE}",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # whether or not the user has a token
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
