@@ -55,7 +55,7 @@ class DecayOverRun:
 
     @property
     def share(self) -> float:
-        """The share of the steps in which decay acts: those with nine tenths of all decay.
+        """The share of the steps in which decay acts, which have nine tenths of all decay.
 
         It is the least share of the steps whose d add up to 0.9 ∑ d, wherever in the run they
         are: 0.9 where d is constant, 0 where nothing decays, NaN where the parameter grows
