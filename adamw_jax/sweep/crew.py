@@ -11,7 +11,7 @@ import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import ray
@@ -27,12 +27,19 @@ from ray.exceptions import (
 from adamw_jax.sweep.executors import Lost, Outcomes
 from adamw_jax.sweep.plan import Task
 
-if TYPE_CHECKING:
-    from adamw_jax.sweep.on_ray import Ray
-
 # The seconds without a worker after which a warning says what is asked for; and how many workers
 # may die one after another before they can begin, while no other is at work.
 PATIENCE, STARTS = 30.0, 8
+
+
+class Asked(Protocol):
+    """What is asked for; see the arguments of `on_ray.Ray`, where `most` is `workers`."""
+
+    cpus: float
+    gpus: float
+    resources: dict[str, float]
+    accelerated: bool
+    most: int | None
 
 
 class Worker:
@@ -86,7 +93,7 @@ class Crew:
       work: what they do; each node fetches it once.
     """
 
-    def __init__(self, asked: "Ray", work: Callable[[Task], Any]):
+    def __init__(self, asked: Asked, work: Callable[[Task], Any]):
         self.asked, self.copy = asked, ray.put(work)
         others = dict(asked.resources)
         self.kind: Any = ray.remote(Worker).options(
