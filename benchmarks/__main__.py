@@ -1,10 +1,8 @@
-"""Prints the benchmark tables: `python -m benchmarks`."""
+"""Prints the benchmark tables, as Markdown for documents: `python -m benchmarks`."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-
-from rich.console import Console
 
 from benchmarks import accuracy, encodings, growth, precision, searches, training, updates
 from experiments.harness import report
@@ -26,19 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=list(BENCHMARKS), help="[all]")
     parser.add_argument("--data-dir", type=Path, help="directory of data sets [$ADAMW_JAX_DATA]")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown for documents")
     options = parser.parse_args()
-    console = Console(highlight=False)
-    chosen = [options.only] if options.only else list(BENCHMARKS)
-    tables = [table for name in chosen for table in BENCHMARKS[name](options.data_dir)]
+    for name in [options.only] if options.only else BENCHMARKS:
+        for table in BENCHMARKS[name](options.data_dir):
+            print(report.markdown(table) + "\n", flush=True)
     about = report.facts(
         "python -m benchmarks" + (f" --only {options.only}" if options.only else "")
     )
-    if options.markdown:
-        print("\n\n".join(map(report.markdown, tables)) + "\n")
-    else:
-        report.show(report.Report("", [], tables, [], {}), console)
-    console.print("\n".join(f"{k}: {v}" for k, v in about.items()), markup=False, soft_wrap=True)
+    print("\n".join(f"{k}: {v}" for k, v in about.items()))
 
 
 if __name__ == "__main__":
