@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adamw_jax.sweep import manifest, table
+from adamw_jax.sweep import manifest, parquet
 from adamw_jax.sweep.claim import TABLE
 from adamw_jax.sweep.folder import opened
 from adamw_jax.sweep.grid import Row, normalized
@@ -41,5 +41,5 @@ def kept(
             continue
         described = found.description
         if described["grid"] == asked and identity in (None, described["identity"]):
-            return table.results(folder.read(TABLE), folder.path(TABLE), found.table, rows)
+            return parquet.results(folder.read(TABLE), folder.path(TABLE), found.table, rows)
     return None

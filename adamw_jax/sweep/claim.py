@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from adamw_jax.sweep import manifest, table
+from adamw_jax.sweep import manifest, parquet
 from adamw_jax.sweep.files import StoreError, digest
 from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.manifest import Manifest, ManifestError, name_of
@@ -94,6 +94,6 @@ def _rebuilt(folder: Folder, held: Sequence[str], asked: Manifest, fault: str) -
 def _origin(folder: Folder, name: str) -> dict[str, Any]:
     """The sweep and layouts that a file of results names; empty if it cannot be read."""
     try:
-        return table.read_origin(folder, name)
+        return parquet.read_origin(folder, name)
     except StoreError:
         return {}

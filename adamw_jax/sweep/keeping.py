@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from adamw_jax.sweep import manifest, processes, table
+from adamw_jax.sweep import manifest, parquet, processes, table
 from adamw_jax.sweep.claim import PARTS, STATES, TABLE, claim
 from adamw_jax.sweep.files import StoreError, digest
 from adamw_jax.sweep.folder import Folder
@@ -118,7 +118,7 @@ class Kept:
 
     def _encoded(self, tables: Iterable[Any]) -> bytes:
         layouts = {name: (lay.lanes, lay.rounds) for name, lay in self.layouts.items()}
-        return table.encoded(tables, {"sweep": self.name, "layouts": layouts})
+        return parquet.encoded(tables, {"sweep": self.name, "layouts": layouts})
 
     def parts(self) -> list[Part]:
         """See `Store`. Where a run was done twice, the first part in order of names counts."""
@@ -131,7 +131,7 @@ class Kept:
         names = [part.name for part in parts]
         for name, content in zip(names, self.folder.read_all(names), strict=True):
             told, path = name.removesuffix(".parquet").split("-")[-1], self.folder.path(name)
-            yield table.decoded(content, path, told, self.rows, self.name)
+            yield parquet.decoded(content, path, told, self.rows, self.name)
 
     def state(self, rung: int, run: int) -> States:
         """See `Store`."""
@@ -189,4 +189,4 @@ class Kept:
             return None
         self.refresh()
         content, path = self.folder.read(TABLE), self.folder.path(TABLE)
-        return table.results(content, path, self.manifest.table, self.rows)
+        return parquet.results(content, path, self.manifest.table, self.rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adamw_jax.sweep import manifest, table
+from adamw_jax.sweep import manifest, parquet, table
 from adamw_jax.sweep.claim import TABLE
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.folder import Folder
@@ -41,7 +41,7 @@ def take_over(store: Kept, cache: Folder, variants: Sequence[Variant]) -> None:
             if not left or not _alike(found.description, ours):
                 continue
             content, path = folder.read(TABLE), folder.path(TABLE)
-            theirs = table.keys_of(content, path, found.table, names)
+            theirs = parquet.keys_of(content, path, found.table, names)
         except (FileNotFoundError, StoreError) as error:
             warnings.warn(f"{folder.path()} is left out: {error}", stacklevel=2)
             continue
@@ -57,7 +57,7 @@ def take_over(store: Kept, cache: Folder, variants: Sequence[Variant]) -> None:
                 if variant.name in found.layouts and variant.name not in store.layouts:
                     store.set_layout(variant.name, found.layouts[variant.name])
             rows = [dict.fromkeys(names)] * len(theirs)
-            for block in table.results(content, path, found.table, rows).blocks():
+            for block in parquet.results(content, path, found.table, rows).blocks():
                 _keep(store, block, mine)
 
 
