@@ -76,7 +76,13 @@ def outline(run: Run, numbers: Mapping[str, np.dtype], data: Any) -> tuple[Any, 
         jax.eval_shape(lambda: jax.random.key(0)),
         data,
     )
-    state = jax.eval_shape(start, *given)
+    try:
+        state = jax.eval_shape(start, *given)
+    except KeyError as error:
+        error.add_note(
+            f"The grid has these settings that are numbers: {', '.join(numbers) or 'none'}"
+        )
+        raise
     if state is None:
         raise ValueError("start returns None; it must return the state that advance takes")
     # A new function, because JAX would not trace the same one again.
