@@ -34,6 +34,7 @@ EXPERIMENTS = {
     "grokking": "grokking",
     "timescale": "timescale.question",
     "precision": "precision.question",
+    "members": "members.question",
 }
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from experiments.harness.statistics import Difference
 from experiments.study import answer, guesses, plots, tables
-from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
 from experiments.study.settings import Settings
 from experiments.study.stages import FRESH, TALK, TUNING, Studied
 from experiments.study.tasks import Bench
 from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED
 
 ROOT = Path(__file__).parents[1]
 CONFIG = msgspec.convert(tomllib.loads((ROOT / "configs/study.toml").read_text()), Settings)

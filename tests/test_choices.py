@@ -8,11 +8,13 @@ import polars as pl
 import pytest
 
 from experiments.harness.settings import SettingsError
-from experiments.study import candidates, choices, comparisons
-from experiments.study.candidates import CANDIDATE, Candidate
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED, scores
+from experiments.study import candidates
+from experiments.study.evidence import PRIMARY
 from experiments.study.tasks import Bench, Task
 from experiments.training.arms import ADAM, ADAMW, L2, Arm
+from experiments.tuning import choices, comparisons
+from experiments.tuning.candidates import CANDIDATE, Candidate
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, STOPPED, scores
 
 TASK = Task(
     name="all",
@@ -141,6 +143,7 @@ def settled(differences, task="all", measure=ACCURACY):
     return pl.DataFrame(rows)
 
 
+ASKED = [("all", *comparison) for comparison in PRIMARY]
 NOISE = np.random.default_rng(0).normal(0, 0.1, 30)
 
 
@@ -160,15 +163,15 @@ def test_verdicts(shift, spread, verdict):
         settled(shift + spread * centred, measure=measure) for measure in (ACCURACY, CALIBRATED)
     ]
     matters = {ACCURACY: 0.2, CALIBRATED: 0.2}
-    judged = comparisons.judge(pl.concat(of_measures), ["all"], matters)
-    assert [(j.ours, j.base, j.measure) for j in judged] == list(comparisons.PRIMARY)
+    judged = comparisons.judge(pl.concat(of_measures), ASKED, matters)
+    assert [(j.task, j.ours, j.base, j.measure) for j in judged] == ASKED
     assert {j.verdict for j in judged} == {verdict}
     assert all(j.lead.mean == pytest.approx(shift) for j in judged)
 
 
-def test_p_values_are_corrected_for_all_primary_comparisons():
+def test_p_values_are_corrected_for_all_comparisons():
     table = pl.concat(settled(0.06 + NOISE, measure=m) for m in (ACCURACY, CALIBRATED))
-    (one, *_) = comparisons.judge(table, ["all"], {ACCURACY: 0.2, CALIBRATED: 0.2})
+    (one, *_) = comparisons.judge(table, ASKED, {ACCURACY: 0.2, CALIBRATED: 0.2})
     assert one.p == pytest.approx(3 * one.lead.p)  # three comparisons with the same p
 
 

@@ -58,6 +58,7 @@ def training(
     batch_size: int | None,
     evaluate: Callable[[Any, Any], Metrics] | None = None,
     evaluations: int | None = None,
+    eval_params: Callable[[optax.OptState, Any], Any] | None = None,
     best: str | None = None,
     draw: Callable[[jax.Array, Any], Any] | None = None,
 ) -> Run:
@@ -81,6 +82,8 @@ def training(
       evaluate: `(model, data) -> metrics`, real arrays by name.
       evaluations: how often the model is evaluated, a divisor of `epochs`; by default after
         every epoch. An advance is the epochs between two evaluations.
+      eval_params: `(opt_state, params) -> params`: what is evaluated in the place of the
+        parameters, such as `schedule_free_eval_params`.
       best: a metric, the less the better, such as "validation_loss". Another metric,
         `since_best`, then counts the advances since it was least, so that runs can stop early:
         `sweep(..., until=lambda metrics: metrics["since_best"] >= 5)`.
@@ -149,7 +152,10 @@ def training(
         metrics = {"train_loss": losses[-1]}
         if (score := evaluate) is not None:
             use = lambda module: score(module, data)  # noqa: E731
-            measured = net.call(use, state.params, state.rest, state.key, False)[0]
+            params = (
+                state.params if eval_params is None else eval_params(state.opt_state, state.params)
+            )
+            measured = net.call(use, params, state.rest, state.key, False)[0]
             if not isinstance(measured, Mapping):
                 raise ValueError(f"evaluate returns metrics by name; it returned {measured!r}")
             metrics |= measured

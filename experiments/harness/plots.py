@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
+from experiments.harness.statistics import Difference
+
 # Okabe and Ito's colors, which color-blind people can tell apart.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#222222", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -106,6 +108,27 @@ def log_y(axis: Any, span: float = math.inf) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=per_decade))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def interval(axis: Any, lead: Difference, y: float, color: str, label: str = "") -> None:
+    """Draws a lead as a dot with its interval."""
+    axis.plot([lead.low, lead.high], [y, y], color=color, lw=2.5, solid_capstyle="round")
+    axis.plot(lead.mean, y, "o", color=color, markersize=8, label=label)
+
+
+def rows(axis: Any, labels: Sequence[str]) -> None:
+    """Puts words on the y axis, the first on top."""
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.tick_params(axis="y", length=0)
+
+
+def no_lead(axis: Any, matters: float) -> None:
+    """Draws zero, and the band of what is too small to matter."""
+    axis.axvline(0, color=BLACK, lw=1)
+    axis.axvspan(-matters, matters, color=BLACK, alpha=0.08, lw=0)
+    axis.set_title("grey: too small to matter")
 
 
 def inverse(steps_per_epoch: int) -> Callable[[Any], np.ndarray]:

@@ -25,6 +25,7 @@ def run_grid(
     watch: Sequence[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     static: Sequence[str] = (),
+    layout: sweep.Layout | None = None,
 ) -> Sequence[sweep.Result]:
     """Does every run of a grid that is not kept in the output directory yet.
 
@@ -39,6 +40,7 @@ def run_grid(
       watch: as in `sweep.sweep`.
       identity: as in `sweep.sweep`.
       static: as in `sweep.sweep`.
+      layout: as in `sweep.sweep`.
 
     Returns:
       A result for each row of the grid, in its order.
@@ -83,6 +85,7 @@ def run_grid(
             watch=watch,
             identity=identity,
             static=static,
+            layout=layout,
             progress=listen,
         )
     if last.kept == last.runs:

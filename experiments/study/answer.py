@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from experiments.harness.formats import listed, signed
 from experiments.harness.statistics import Difference
-from experiments.study.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement, growth
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.tasks import COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement, growth
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 
 # What the verdict on a comparison in accuracy says of AdamW.
 SAYS = {

@@ -1,7 +1,6 @@
 """The settings that are tried: as many for every family, spread evenly over its own ranges."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import polars as pl
 from scipy.stats import qmc
@@ -10,21 +9,7 @@ from adamw_jax import sweep
 from experiments.study.tasks import CONSTANT, Bench
 from experiments.training import arms
 from experiments.training.arms import ADAM, ADAMW, L2, Arm
-
-# The columns that tell a candidate from the others.
-CANDIDATE = ["family", "decay", "learning_rate", "epochs"]
-
-
-class Candidate(NamedTuple):
-    """An arm and the length of its run.
-
-    Attributes:
-      arm: the family, its decay and its learning rate.
-      epochs: passes over the training images.
-    """
-
-    arm: Arm
-    epochs: int
+from experiments.tuning.candidates import CANDIDATE, Candidate, between
 
 
 def trials(bench: Bench, rates: Sequence[float], count: int) -> list[Candidate]:
@@ -47,12 +32,6 @@ def trials(bench: Bench, rates: Sequence[float], count: int) -> list[Candidate]:
             epochs = bench.task.epochs[int(of_length * len(bench.task.epochs))]
             tried.append(Candidate(Arm(family, decay, between(rates, of_rate)), epochs))
     return list(dict.fromkeys(tried))
-
-
-def between(limits: Sequence[float], share: float) -> float:
-    """The value at a share, in [0, 1], of a logarithmic range, to two digits."""
-    low, high = limits
-    return float(f"{low * (high / low) ** share:.2g}")
 
 
 def grid(bench: Bench, chosen: Iterable[Candidate], seeds: Iterable[int]) -> sweep.Grid:

@@ -10,15 +10,18 @@ import polars as pl
 
 from adamw_jax import weight_decay_from_per_step
 from experiments.harness.statistics import Difference
-from experiments.study import comparisons
-from experiments.study.candidates import CANDIDATE
-from experiments.study.choices import CHOSEN_BY
-from experiments.study.comparisons import Judgement
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.settings import Settings
 from experiments.study.stages import FRESH, TALK, TUNING, Studied
 from experiments.study.tasks import CONSTANT, COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.tuning import comparisons
+from experiments.tuning.candidates import CANDIDATE
+from experiments.tuning.choices import CHOSEN_BY
+from experiments.tuning.comparisons import Judgement
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
+
+# What is compared on a primary task.
+PRIMARY = (ADAMW, ADAM, ACCURACY), (ADAMW, ADAM, CALIBRATED), (ADAMW, L2, ACCURACY)
 
 
 class Evidence:
@@ -44,7 +47,8 @@ class Evidence:
     def judgements(self) -> list[Judgement]:
         """The primary comparisons."""
         primary = [name for name, each in self.studied.items() if each.bench.task.primary]
-        return comparisons.judge(self.settled, primary, self.matters)
+        asked = [(task, *comparison) for comparison in PRIMARY for task in primary]
+        return comparisons.judge(self.settled, asked, self.matters)
 
     @functools.cache  # noqa: B019  (there is one object, which lives as long as the process)
     def lead(

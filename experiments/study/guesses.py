@@ -10,10 +10,10 @@ from experiments.harness.report import Card
 from experiments.harness.statistics import Difference
 from experiments.study import plots
 from experiments.study.answer import shown
-from experiments.study.comparisons import growth
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, LAST, STOPPED
 from experiments.training.arms import ADAM, ADAMW
+from experiments.tuning.comparisons import growth
+from experiments.tuning.measures import ACCURACY, LAST, STOPPED
 
 RIGHT, HARDLY, PARTLY, WRONG, OPEN = "right", "hardly right", "partly right", "wrong", "open"
 HOLDS = {RIGHT: True, WRONG: False}

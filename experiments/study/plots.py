@@ -9,13 +9,13 @@ from experiments.harness import plots
 from experiments.harness.formats import signed
 from experiments.harness.report import Figure
 from experiments.harness.statistics import Difference
-from experiments.study.candidates import CANDIDATE
-from experiments.study.choices import best_so_far
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 from experiments.study.stages import TUNING
 from experiments.training.arms import ADAM, ADAMW, L2
 from experiments.training.plots import COLORS
+from experiments.tuning.candidates import CANDIDATE
+from experiments.tuning.choices import best_so_far
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
 
 AXES = {
     ACCURACY: "points of test accuracy more",
@@ -36,39 +36,18 @@ def all_of(evidence: Evidence) -> list[Figure]:
     ]
 
 
-def _interval(axis: Any, lead: Difference, y: float, color: str, label: str = "") -> None:
-    """A lead as a dot with its interval."""
-    axis.plot([lead.low, lead.high], [y, y], color=color, lw=2.5, solid_capstyle="round")
-    axis.plot(lead.mean, y, "o", color=color, markersize=8, label=label)
-
-
-def _rows(axis: Any, labels: list[str]) -> None:
-    """Puts words on the y axis, the first on top."""
-    axis.set_yticks(range(len(labels)), labels)
-    axis.set_ylim(len(labels) - 0.5, -0.5)
-    axis.grid(axis="y", visible=False)
-    axis.tick_params(axis="y", length=0)
-
-
-def _no_lead(axis: Any, matters: float) -> None:
-    """Zero, and the band of what is too small to matter."""
-    axis.axvline(0, color=plots.BLACK, lw=1)
-    axis.axvspan(-matters, matters, color=plots.BLACK, alpha=0.08, lw=0)
-    axis.set_title("grey: too small to matter")
-
-
 def leads(evidence: Evidence) -> Figure:
     """AdamW's leads on the primary tasks, in accuracy and in calibrated loss."""
     primary = list(dict.fromkeys(j.task for j in evidence.judgements))
     rows = [(base, task) for base in (ADAM, L2) for task in primary]
     figure, axes = plots.subplots(2, height=1.6 + 0.55 * len(rows))
     for axis, measure in zip(axes[0], (ACCURACY, CALIBRATED), strict=True):
-        _no_lead(axis, evidence.matters[measure])
+        plots.no_lead(axis, evidence.matters[measure])
         for y, (base, task) in enumerate(rows):
             lead = evidence.lead(task, measure, base=base)
-            _interval(axis, lead, y, COLORS[base])
+            plots.interval(axis, lead, y, COLORS[base])
         labels = [f"over {base},\n{task}" for base, task in rows]
-        _rows(axis, labels if measure == ACCURACY else [""] * len(rows))
+        plots.rows(axis, labels if measure == ACCURACY else [""] * len(rows))
         axis.set_xlabel(AXES[measure])
     seeds = evidence.studied[primary[0]].bench.task.seeds
     found = " and ".join(
@@ -98,7 +77,7 @@ def remains(evidence: Evidence) -> list[Figure]:
         found.append(evidence.lead(task, tuned))
         numbers = [signed(lead.mean, MEASURES[tuned].digits) for lead in found]
         _bars(axis, found, numbers)
-        _rows(axis, steps if axis is axes[0, 0] else [""] * len(steps))
+        plots.rows(axis, steps if axis is axes[0, 0] else [""] * len(steps))
         axis.set(title=task.replace(", ", ",\n", 1), xlabel=AXES[raw])
     first, second, third = numbers
     return [
@@ -135,9 +114,9 @@ def stopping(evidence: Evidence) -> Figure:
             color, label = READ[read]
             for y, task in enumerate(tasks):
                 lead = evidence.lead(task, measure, read)
-                _interval(axis, lead, y + offset, color, "" if y else label)
+                plots.interval(axis, lead, y + offset, color, "" if y else label)
         words = [task.replace(", ", ",\n") for task in tasks]
-        _rows(axis, words if raw == ACCURACY else [""] * len(tasks))
+        plots.rows(axis, words if raw == ACCURACY else [""] * len(tasks))
         axis.set_xlabel(AXES[raw])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return Figure(

@@ -9,12 +9,13 @@ from adamw_jax import weight_decay_from_per_step
 from experiments.harness import data
 from experiments.harness.context import Context
 from experiments.harness.sweeps import run_grid
-from experiments.study import candidates, choices
-from experiments.study.candidates import CANDIDATE, Candidate
-from experiments.study.measures import scores
+from experiments.study import candidates
 from experiments.study.settings import Settings
 from experiments.study.tasks import Bench, Task
 from experiments.training.arms import ADAM, ADAMW, Arm
+from experiments.tuning import choices
+from experiments.tuning.candidates import CANDIDATE, Candidate
+from experiments.tuning.measures import scores
 
 TUNING, PROMOTED, FRESH, TALK = "tuning", "promoted", "fresh", "talk"
 

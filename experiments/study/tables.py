@@ -6,9 +6,9 @@ from adamw_jax import per_step_from_weight_decay, timescale_from_per_step
 from experiments.harness.formats import timescale
 from experiments.harness.report import Table
 from experiments.study.evidence import Evidence
-from experiments.study.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, RUN, STOPPED
 from experiments.study.tasks import Bench
 from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, RUN, STOPPED
 
 FAMILIES = ADAM, L2, ADAMW
 

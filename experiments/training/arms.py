@@ -92,13 +92,26 @@ def grid(arms: Sequence[Arm]) -> sweep.Grid:
 def table(arms: Sequence[Arm], results: Sequence[sweep.Result]) -> pl.DataFrame:
     """The measurements: a row for each arm, seed and evaluation, in the order of the arms.
 
-    Columns are the arm's `family`, `label`, `decay` and `decay_per_step`, the settings of the
-    grid, `evaluation` (from 1), the metrics, `status` and `seconds` (of the whole run). Metrics
-    are NaN from the evaluation at which a run diverged.
+    Columns are the arm's `family`, `label`, `decay` and `decay_per_step`, and those of
+    `measurements`.
 
     Args:
       arms: the arms whose `grid` was run; arms with the same arguments share measurements.
       results: the results of all rows of the grid.
+    """
+    shown = ("family", "label", "decay", "decay_per_step", *ARGUMENTS)
+    described = pl.DataFrame(
+        [{name: getattr(arm, name) for name in shown} for arm in dict.fromkeys(arms)]
+    )
+    runs = measurements(results)
+    return described.join(runs, on=ARGUMENTS, how="left", maintain_order="left_right")
+
+
+def measurements(results: Sequence[sweep.Result]) -> pl.DataFrame:
+    """What runs measured: a row for each run and evaluation.
+
+    Columns are the settings of the grid, `evaluation` (from 1), the metrics, `status` and
+    `seconds` (of the whole run). Metrics are NaN from the evaluation at which a run diverged.
     """
     length = max(len(r.advance) for r in results)
     first = results[0]
@@ -106,14 +119,9 @@ def table(arms: Sequence[Arm], results: Sequence[sweep.Result]) -> pl.DataFrame:
     def repeated(values):
         return np.repeat(list(values), length)
 
-    runs = pl.DataFrame(
+    return pl.DataFrame(
         {name: repeated(r.settings[name] for r in results) for name in first.settings}
         | {"evaluation": np.tile(np.arange(1, length + 1), len(results))}
         | {m: np.concatenate([r.history(m, length) for r in results]) for m in first.metrics}
         | {name: repeated(getattr(r, name) for r in results) for name in ("status", "seconds")}
     )
-    shown = ("family", "label", "decay", "decay_per_step", *ARGUMENTS)
-    described = pl.DataFrame(
-        [{name: getattr(arm, name) for name in shown} for arm in dict.fromkeys(arms)]
-    )
-    return described.join(runs, on=ARGUMENTS, how="left", maintain_order="left_right")

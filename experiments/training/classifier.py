@@ -14,6 +14,7 @@ from experiments.training.calibration import temperature
 from experiments.training.loop import Optimizer
 from experiments.training.sample import Sample, draw
 
+EvalParams = Callable[[optax.OptState, Any], Any]
 Examples = Mapping[str, Any]  # "images" float32[n, pixels] and "labels" int32[n]
 
 
@@ -24,6 +25,7 @@ def classifier_run(
     batch_size: int,
     epochs: int,
     evaluations: int | None = None,
+    eval_params: EvalParams | None = None,
 ) -> Run:
     """The run that trains a classifier on minibatches, shuffled anew for every epoch.
 
@@ -39,6 +41,7 @@ def classifier_run(
       epochs: passes over the training images.
       evaluations: how often the network is evaluated, a divisor of `epochs`; by default after
         every epoch.
+      eval_params: as `sweep.training` takes it.
 
     Raises:
       ValueError: `evaluations` does not divide `epochs`.
@@ -61,6 +64,7 @@ def classifier_run(
         batch_size=batch_size,
         evaluate=measured,
         evaluations=evaluations,
+        eval_params=eval_params,
         draw=own,
     )
 

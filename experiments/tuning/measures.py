@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from experiments.study.candidates import CANDIDATE
+from experiments.tuning.candidates import CANDIDATE
 
 RUN = [*CANDIDATE, "seed"]
 ACCURACY, CALIBRATED, LOSS = "accuracy", "calibrated loss", "loss"

@@ -1,4 +1,4 @@
-"""By how much one arm leads another, seed by seed, and the verdicts on the primary comparisons."""
+"""By how much one arm leads another, seed by seed, and the verdicts on such comparisons."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,16 +6,14 @@ from typing import NamedTuple
 import polars as pl
 
 from experiments.harness.statistics import Difference, holm
-from experiments.study.measures import ACCURACY, CALIBRATED, STOPPED
-from experiments.training.arms import ADAM, ADAMW, L2
+from experiments.tuning.measures import STOPPED
 
 BETTER, WORSE, NEGLIGIBLE, UNCLEAR = "better", "worse", "negligible", "unclear"
-# The study's primary comparisons on a primary task.
-PRIMARY = (ADAMW, ADAM, ACCURACY), (ADAMW, ADAM, CALIBRATED), (ADAMW, L2, ACCURACY)
+Comparison = tuple[str, str, str, str]  # a task, the family that may lead, the other, a measure
 
 
 class Judgement(NamedTuple):
-    """A primary comparison and what it says.
+    """A comparison and what it says.
 
     Attributes:
       task: the name of the task with its schedule.
@@ -23,7 +21,7 @@ class Judgement(NamedTuple):
       base: the family that it is compared with.
       measure: "accuracy" (points) or "calibrated loss".
       lead: by how much `ours` is better, with its interval.
-      p: the p-value, corrected for all primary comparisons.
+      p: the p-value, corrected for all comparisons that were made.
       matters: the smallest lead that matters.
     """
 
@@ -69,16 +67,15 @@ def lead(
 
 
 def judge(
-    settled: pl.DataFrame, tasks: Sequence[str], matters: Mapping[str, float]
+    settled: pl.DataFrame, asked: Sequence[Comparison], matters: Mapping[str, float]
 ) -> list[Judgement]:
-    """Makes the primary comparisons on the primary tasks, and corrects their p-values by Holm.
+    """Makes comparisons, and corrects their p-values by Holm.
 
     Args:
       settled: the scores of what was chosen.
-      tasks: the names of the primary tasks with their schedules.
+      asked: the comparisons, all that count.
       matters: the smallest lead that matters, by measure.
     """
-    asked = [(task, *comparison) for comparison in PRIMARY for task in tasks]
     leads = [lead(settled, *comparison) for comparison in asked]
     p_values = holm([each.p for each in leads])
     return [

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 from scipy.special import comb
 
-from experiments.study.candidates import CANDIDATE, Candidate
-from experiments.study.measures import ACCURACY, CALIBRATED, LOSS, STOPPED
 from experiments.training.arms import Arm
+from experiments.tuning.candidates import CANDIDATE, Candidate
+from experiments.tuning.measures import ACCURACY, CALIBRATED, LOSS, STOPPED
 
 # The measure that chooses the settings for each measure.
 CHOSEN_BY = {ACCURACY: ACCURACY, CALIBRATED: CALIBRATED, LOSS: CALIBRATED}

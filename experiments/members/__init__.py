@@ -1,0 +1,1 @@
+"""Which member of the family is worth a switch from AdamW."""
