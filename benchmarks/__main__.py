@@ -4,7 +4,16 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, encodings, growth, precision, searches, training, updates
+from benchmarks import (
+    accuracy,
+    encodings,
+    growth,
+    members,
+    precision,
+    searches,
+    training,
+    updates,
+)
 from experiments.harness import report
 from experiments.harness.devices import use_every_core
 
@@ -16,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[report.Table]]] = {
     "precision": lambda _: precision.tables(),
     "searches": lambda _: searches.tables(),
     "growth": lambda _: growth.tables(),
+    "members": lambda _: members.tables(),
 }
 
 

@@ -12,10 +12,9 @@ from experiments.harness import data, plots
 from experiments.harness.formats import listed, signed
 from experiments.harness.report import Figure, Report, Table
 from experiments.harness.statistics import Difference
-from experiments.members.members import BASE, MEMBERS, Training, optimizer
+from experiments.members.members import BASE, MEMBERS, optimizer
 from experiments.members.settings import Settings
-from experiments.members.stages import FRESH, HEAD, task
-from experiments.training.models import MLP
+from experiments.members.stages import FRESH, network, task, training
 from experiments.tuning import comparisons
 from experiments.tuning.comparisons import BETTER, WORSE, Judgement
 from experiments.tuning.measures import ACCURACY, CALIBRATED, RUN, STOPPED
@@ -120,11 +119,11 @@ def ends(config: Settings, name: str, rate: float, decay: float) -> list[str]:
 
 def state_bytes(config: Settings, name: str) -> float:
     """The bytes of a member's state for each parameter of the network."""
-    widths = (data.SIZES[config.data].pixels, *config.hidden, 10)
-    module = nnx.eval_shape(lambda: MLP(widths, rngs=nnx.Rngs(0)))
+    make = network(data.SIZES[config.data].pixels, config.hidden)
+    module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
     params = nnx.as_pure(nnx.state(module, nnx.Param))
     numbers = {"learning_rate": 1e-3, "weight_decay": 0.1}
-    made = optimizer(MEMBERS[name], Training(100, HEAD.format(len(config.hidden))), numbers)
+    made = optimizer(MEMBERS[name], training(1, config.hidden), numbers)
     report = aj.memory_report(made, params)
     return report.bytes / report.parameters
 

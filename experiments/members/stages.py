@@ -1,7 +1,7 @@
 """The stages of a member on a task: trials, the best again, and the chosen with fresh seeds."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import polars as pl
 from scipy.stats import qmc
@@ -25,7 +25,16 @@ from experiments.tuning.measures import ACCURACY, scores
 TUNING, PROMOTED, FRESH = "tuning", "promoted", "fresh"
 # On a CPU, where matrix products fill a core, more lanes are no faster.
 LAYOUT = sweep.Layout(1)
-HEAD = "layers/{}/*"  # the paths of a layer of the network
+
+
+def network(pixels: int, hidden: Sequence[int]) -> Callable[..., MLP]:
+    """Makes the network, from `rngs=`."""
+    return functools.partial(MLP, (pixels, *hidden, 10))
+
+
+def training(steps: int, hidden: Sequence[int]) -> Training:
+    """The training of that network."""
+    return Training(steps, f"layers/{len(hidden)}/*")
 
 
 def trials(name: str, config: Settings) -> list[Candidate]:
@@ -56,10 +65,9 @@ def run_member(name: str, noise: float, config: Settings, context: Context) -> p
     member, there = MEMBERS[name], data.SIZES[config.data]
     size = sample(there.images, config.validation, config.images, noise)
     steps = config.epochs * steps_per_epoch(size.train, config.batch_size)
-    training = Training(steps, HEAD.format(len(config.hidden)))
     program = classifier_run(
-        functools.partial(optimizer, member, training),
-        functools.partial(MLP, (there.pixels, *config.hidden, 10)),
+        functools.partial(optimizer, member, training(steps, config.hidden)),
+        network(there.pixels, config.hidden),
         size,
         config.batch_size,
         config.epochs,
