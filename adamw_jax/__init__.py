@@ -104,6 +104,8 @@ from adamw_jax.relatives import (
 )
 from adamw_jax.report import DecayOverRun, DecayReport, DecayRow, decay_report
 from adamw_jax.rules import kind, path
+from adamw_jax.scaling import ScalingReport, scaling_report
+from adamw_jax.scaling_rules import ScalingRule, TunedRun
 from adamw_jax.schedule_free import (
     AverageWeightState,
     ScheduleFreeState,
@@ -146,11 +148,14 @@ __all__ = [
     "MomentumState",
     "Quantized",
     "RunningMaxState",
+    "ScalingReport",
+    "ScalingRule",
     "ScheduleFreeState",
     "SecondMomentState",
     "StepsState",
     "StochasticRoundingState",
     "TemporalAverageState",
+    "TunedRun",
     "__version__",
     "adabelief",
     "adafactor",
@@ -230,6 +235,7 @@ __all__ = [
     "scale_by_lion",
     "scale_by_parameter_rms",
     "scale_by_radam",
+    "scaling_report",
     "schedule_free",
     "schedule_free_adamw",
     "schedule_free_eval_params",

@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "vae": "vae",
     "grokking": "grokking",
     "timescale": "timescale.question",
+    "scaling": "scaling.question",
     "precision": "precision.question",
     "members": "members.question",
 }

@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 
 from experiments import command_line as cli
-from experiments.harness import data
-from experiments.timescale import law, question, report
-from experiments.timescale.law import ERROR, LAW, LOSS, Cell, Choice, Law
+from experiments.harness import curves, data
+from experiments.timescale import law, report
+from experiments.timescale.law import LAW, Cell, Choice, Law
+from experiments.training import arms
+from experiments.training.scores import ERROR, LOSS
 
 SMALL = [
     "timescale", "--data", "digits", "--images", "64", "128", "--batch-sizes", "8", "32",
@@ -20,7 +22,7 @@ SMALL = [
     "--epochs", "1", "--seeds", "2",
 ]  # fmt: skip
 TAUS = [0.25, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0]
-STEP = math.log(TAUS[-1] / TAUS[0]) / (law.FINE - 1)  # how finely log τ is known
+STEP = math.log(TAUS[-1] / TAUS[0]) / (curves.FINE - 1)  # how finely log τ is known
 CELLS = [
     Cell(images, batch, images // batch, (0.001 * batch**0.5, 0.002 * batch**0.5))
     for images in (1024, 4096)
@@ -82,7 +84,7 @@ def test_every_run_is_in_the_data_and_what_is_kept_makes_the_same_report(
 @pytest.mark.parametrize("rate", [0.001, 0.1])
 @pytest.mark.parametrize(("tau", "left"), [(2.0, 1 - 1 / 20), (0.1, 0.0), (math.inf, 1.0)])
 def test_the_first_step_takes_one_over_tau_times_the_steps_of_an_epoch(tau, left, rate):
-    optimizer = question.adamw(10, 3, {"timescale": jnp.float32(tau), "learning_rate": rate})
+    optimizer = arms.with_timescale(10, 3, {"timescale": jnp.float32(tau), "learning_rate": rate})
     params = jnp.float32([1, -2])
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
     np.testing.assert_allclose(params + updates, left * params, atol=1e-6)
@@ -91,14 +93,14 @@ def test_the_first_step_takes_one_over_tau_times_the_steps_of_an_epoch(tau, left
 def test_the_optimum_is_that_of_the_smooth_curve_and_never_beyond_the_grid():
     x = np.log(TAUS)
     for at in 0.1, 1.5, 3.9:
-        assert law.optimum((x - at) ** 2, TAUS) == pytest.approx(at, abs=STEP)
-    curves = np.stack([x, -x, np.zeros(len(x))])
-    np.testing.assert_array_equal(law.optimum(curves, TAUS), [x[0], x[-1], x[0]])
+        assert curves.optimum((x - at) ** 2, TAUS) == pytest.approx(at, abs=STEP)
+    ends = np.stack([x, -x, np.zeros(len(x))])
+    np.testing.assert_array_equal(curves.optimum(ends, TAUS), [x[0], x[-1], x[0]])
     falling = np.array([9.0, 5, 2, 1, 0.6, 0.51, 0.5])  # the smooth curve dips before its end
-    assert law.optimum(falling, TAUS) == x[-1]
+    assert curves.optimum(falling, TAUS) == x[-1]
     # One steep side does not push the optimum away from two scores that are equal.
     steep = np.array([9.0, 9, 1, 0, 0, 1, 1])
-    assert x[3] < law.optimum(steep, TAUS) < x[4]
+    assert x[3] < curves.optimum(steep, TAUS) < x[4]
 
 
 @pytest.mark.parametrize(

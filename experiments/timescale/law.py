@@ -1,20 +1,17 @@
 """Where the scores are best over τ, how that depends on the cell and α, and what a rule costs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy import interpolate, stats
+from scipy import stats
 
-LOSS, ERROR = "calibrated loss", "error, %"
-# Of each measure, less is better. A run that diverged scores like a guess among the ten classes.
-MEASURES: Mapping[str, pl.Expr] = {
-    LOSS: pl.col("validation_calibrated_loss").fill_nan(math.log(10)),
-    ERROR: 100 * (1 - pl.col("validation_accuracy").fill_nan(0.1)),
-}
-RESAMPLES, FINE = 1000, 200
+from experiments.harness.curves import optimum, smooth
+from experiments.training.scores import MEASURES
+
+RESAMPLES = 1000
 LAW = "the fitted law"
 
 
@@ -46,32 +43,6 @@ def scores(runs: pl.DataFrame, measure: str, cells: Sequence[Cell]) -> np.ndarra
     table = runs.sort("images", "batch_size", "learning_rate", "timescale", "seed")
     shape = len(cells), len(cells[0].rates), runs["timescale"].n_unique(), -1
     return table.select(MEASURES[measure]).to_series().to_numpy().reshape(shape)
-
-
-def smooth(curves: np.ndarray, timescales: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Curves on a fine grid of log τ, by Akima's interpolation, which hardly overshoots.
-
-    Args:
-      curves: scores float[…, timescales].
-      timescales: τ, ascending.
-
-    Returns:
-      log τ, float64[FINE], and the curves there, float64[…, FINE].
-    """
-    coarse = np.log(timescales)
-    fine = np.linspace(coarse[0], coarse[-1], FINE)
-    return fine, interpolate.Akima1DInterpolator(coarse, curves, axis=-1)(fine)
-
-
-def optimum(curves: np.ndarray, timescales: Sequence[float]) -> np.ndarray:
-    """Where smooth curves are least: log τ, float64[…], for arguments as `smooth` takes them.
-
-    Where a measured score at an end is the least, it is that end, whatever the curve does.
-    """
-    fine, values = smooth(curves, timescales)
-    least, last = curves.argmin(-1), len(timescales) - 1
-    at_end = (least == 0) | (least == last)
-    return np.where(at_end, np.log(timescales)[least], fine[values.argmin(-1)])
 
 
 class Choice(NamedTuple):

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 import polars as pl
 
-import adamw_jax
 from adamw_jax import sweep
 from experiments.harness import data, settings
 from experiments.harness.context import Context
@@ -31,7 +30,7 @@ from experiments.timescale.law import Cell
 from experiments.timescale.report import summarize
 from experiments.training import arms
 from experiments.training.classifier import classifier_run
-from experiments.training.loop import Hyperparameters, steps_per_epoch
+from experiments.training.loop import steps_per_epoch
 from experiments.training.models import MLP
 from experiments.training.sample import sample
 
@@ -107,7 +106,7 @@ def _runs(
     there = data.SIZES[config.data]
     size = sample(there.images, config.validation, cell.images, config.noise)
     network = functools.partial(MLP, (there.pixels, *config.hidden, 10))
-    optimizer = functools.partial(adamw, cell.steps, config.epochs)
+    optimizer = functools.partial(arms.with_timescale, cell.steps, config.epochs)
     results = run_grid(
         f"{cell.images}-images-batch-{cell.batch_size}",
         classifier_run(optimizer, network, size, cell.batch_size, config.epochs, 1),
@@ -132,17 +131,3 @@ def _runs(
             for r in results
         ]
     )
-
-
-def adamw(steps: int, epochs: int, h: Hyperparameters) -> adamw_jax.GradientTransformation:
-    """AdamW whose decay has a given timescale, with a cosine that falls to zero.
-
-    Args:
-      steps: optimizer steps in an epoch.
-      epochs: the length of the run.
-      h: `learning_rate` and `timescale`, τ in epochs; both are those of the first step.
-    """
-    per_step = adamw_jax.per_step_from_timescale(h["timescale"], steps)
-    decay = adamw_jax.weight_decay_from_per_step(per_step, h["learning_rate"])
-    cosine = {"first_cycle": steps * epochs, "floor": 0.0}
-    return arms.scheduled({**h, **cosine, "weight_decay": decay, "l2": 0.0})

@@ -9,20 +9,10 @@ import polars as pl
 
 import adamw_jax
 from experiments.harness import formats, plots
+from experiments.harness.curves import smooth
 from experiments.harness.report import Figure, Report, Table
-from experiments.timescale.law import (
-    ERROR,
-    LAW,
-    LOSS,
-    MEASURES,
-    Cell,
-    Choice,
-    Cost,
-    Law,
-    costs,
-    scores,
-    smooth,
-)
+from experiments.timescale.law import LAW, Cell, Choice, Cost, Law, costs, scores
+from experiments.training.scores import ERROR, LOSS, MEASURES
 
 SAME = 2  # a τ that changes by less than this factor is about the same
 HIGHEST = 50  # where the plot ends, in percent above the least loss

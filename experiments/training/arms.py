@@ -73,14 +73,28 @@ def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
 
     Args:
       h: as `optimizer` takes it, with `first_cycle`, the steps of the cosine, and `floor`, the
-        fraction of α at which it ends.
+        fraction of α at which it ends; perhaps with `b2`.
     """
     schedule = adamw_jax.cosine_warm_restarts(jnp.asarray(h["first_cycle"], int), floor=h["floor"])
     return _decayed(h, lambda step: h["learning_rate"] * schedule(step))
 
 
+def with_timescale(steps: int, epochs: int, h: Hyperparameters) -> adamw_jax.GradientTransformation:
+    """AdamW whose decay has a given timescale, with a cosine that falls to zero.
+
+    Args:
+      steps: optimizer steps in an epoch.
+      epochs: the length of the run.
+      h: `learning_rate` and `timescale`, τ in epochs; both are those of the first step.
+    """
+    per_step = adamw_jax.per_step_from_timescale(h["timescale"], steps)
+    decay = adamw_jax.weight_decay_from_per_step(per_step, h["learning_rate"])
+    cosine = {"first_cycle": steps * epochs, "floor": 0.0}
+    return scheduled({**h, **cosine, "weight_decay": decay, "l2": 0.0})
+
+
 def _decayed(h: Hyperparameters, rate: NumberOrSchedule) -> adamw_jax.GradientTransformation:
-    adamw = adamw_jax.adamw(rate, weight_decay=h["weight_decay"])
+    adamw = adamw_jax.adamw(rate, b2=h.get("b2", 0.999), weight_decay=h["weight_decay"])
     return adamw_jax.chain(adamw_jax.l2_regularization(h["l2"]), adamw)
 
 

@@ -1,0 +1,1 @@
+"""Which rule carries a tuned run over to another size."""
