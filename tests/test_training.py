@@ -205,6 +205,25 @@ def test_without_a_batch_size_a_step_sees_all_examples(data):
     np.testing.assert_allclose(metrics["train_loss"], before, rtol=1e-5)
 
 
+def test_what_is_evaluated_may_be_an_average_that_the_optimizer_keeps(data):
+    def averaging(h):
+        return adamw_jax.schedule_free_adamw(h["learning_rate"])
+
+    options = {"epochs": 2, "batch_size": BATCH, "evaluate": scored, "evaluations": 1}
+    average = adamw_jax.schedule_free_eval_params
+    run = sweep.training(Linen(), linen_loss, averaging, **options, eval_params=average)
+    state, metrics = trained(run, data, jax.random.key(0))
+    averaged = {"params": average(state.opt_state, state.params), **state.rest}
+    test = data["test"]
+    loss = cross_entropy(Linen().apply(averaged, test["x"]), test["y"])
+    np.testing.assert_allclose(metrics["test_loss"], loss, rtol=1e-5)
+    plain, there = trained(
+        sweep.training(Linen(), linen_loss, averaging, **options), data, jax.random.key(0)
+    )
+    chex.assert_trees_all_equal(plain.params, state.params)  # training goes on from its own
+    assert abs(there["test_loss"] - metrics["test_loss"]) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [

@@ -16,7 +16,7 @@ from experiments.members.members import BASE, MEMBERS, optimizer
 from experiments.members.settings import Settings
 from experiments.members.stages import FRESH, network, task, training
 from experiments.tuning import comparisons
-from experiments.tuning.comparisons import BETTER, WORSE, Judgement
+from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, WORSE, Judgement
 from experiments.tuning.measures import ACCURACY, CALIBRATED, RUN, STOPPED
 
 
@@ -34,20 +34,34 @@ def summarize(config: Settings, scores: pl.DataFrame) -> Report:
     tables = [_table(config, each, settled, judged) for each in tasks]
     figure = _figure(config, tasks, judged)
     rows = scores.select("task", "stage", *RUN, "measure", "read", "epoch", "validation", "test")
-    return Report("", [f"{finding(judged)}."], tables, [figure], {"results": rows.to_dicts()})
+    findings = [f"{finding(judged)}.", *_others(judged)]
+    return Report("", findings, tables, [figure], {"results": rows.to_dicts()})
 
 
 def finding(judged: Sequence[Judgement]) -> str:
-    """Which members are better than AdamW, and how far the others are from it."""
+    """Which members are better than AdamW."""
     found = [
         f"{j.ours} with {j.task} ({signed(j.lead.mean)} points)"
         for j in judged
-        if j.verdict.startswith(BETTER)
+        if j.verdict == BETTER
     ]
-    most = max(j.lead.mean for j in judged)
-    if not found:
-        return f"No member is better than {BASE}: the largest lead is {signed(most)} points"
-    return f"Better than {BASE}: {listed(found)}"
+    if found:
+        return f"Better than {BASE}: {listed(found)}"
+    most = max(judged, key=lambda j: j.lead.mean)
+    return (
+        f"No member is shown to be better than {BASE} by as much as matters: the largest lead is "
+        f"{signed(most.lead.mean)} points ({most.ours}, {most.task})"
+    )
+
+
+def _others(judged: Sequence[Judgement]) -> list[str]:
+    """Which members are worse than AdamW, and which differ by too little to matter."""
+    sentences = []
+    for verdict, words in {WORSE: "Worse", NEGLIGIBLE: "Different by too little to matter"}.items():
+        found = [j for j in judged if j.verdict.endswith(verdict)]
+        named = [f"{j.ours} with {j.task} ({signed(j.lead.mean)})" for j in found]
+        sentences += [f"{words}: {listed(named)}."] if named else []
+    return sentences
 
 
 def _table(
