@@ -70,9 +70,9 @@ def made(leads):
 def test_a_member_that_is_better_is_named_and_the_table_is_sorted():
     found = made({"sgdw": -1.0, "lion": 0.6, "adopt": 0.0})
     finding, worse, alike = found.findings
-    assert finding.startswith("Better than adamw: lion with right labels (+0.")
-    assert worse.startswith("Worse: sgdw with right labels (−")
-    assert alike.startswith("Different by too little to matter: adopt with right labels (")
+    assert finding.startswith("Better than adamw with right labels: lion (+0.")
+    assert worse.startswith("Worse with right labels: sgdw (−")
+    assert alike.startswith("Different by too little to matter with right labels: adopt (")
     (table,) = found.tables
     assert [row[0] for row in table.rows] == [BASE, "lion", "adopt", "sgdw"]
     assert [row[4] for row in table.rows] == ["", "better", "negligible", "worse"]
@@ -84,7 +84,7 @@ def test_a_member_that_is_better_is_named_and_the_table_is_sorted():
 def test_if_none_is_better_the_largest_lead_is_told():
     finding, *_ = made({"sgdw": -1.0, "adopt": 0.0}).findings
     assert finding.startswith("No member is shown to be better than adamw by as much as matters")
-    assert finding.endswith(" points (adopt, right labels).")
+    assert "; the largest lead, with right labels: adopt (+0." in finding
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from experiments.tuning import comparisons
 from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, WORSE, Judgement
 from experiments.tuning.measures import ACCURACY, CALIBRATED, RUN, STOPPED
 
+COLORS = {BETTER: plots.GREEN, WORSE: plots.VERMILION}
+
 
 def summarize(config: Settings, scores: pl.DataFrame) -> Report:
     """Says which members lead AdamW.
@@ -40,28 +42,30 @@ def summarize(config: Settings, scores: pl.DataFrame) -> Report:
 
 def finding(judged: Sequence[Judgement]) -> str:
     """Which members are better than AdamW."""
-    found = [
-        f"{j.ours} with {j.task} ({signed(j.lead.mean)} points)"
-        for j in judged
-        if j.verdict == BETTER
-    ]
-    if found:
-        return f"Better than {BASE}: {listed(found)}"
+    if found := [j for j in judged if j.verdict == BETTER]:
+        return f"Better than {BASE} {_by_task(found)}"
     most = max(judged, key=lambda j: j.lead.mean)
     return (
-        f"No member is shown to be better than {BASE} by as much as matters: the largest lead is "
-        f"{signed(most.lead.mean)} points ({most.ours}, {most.task})"
+        f"No member is shown to be better than {BASE} by as much as matters; the largest lead, "
+        f"{_by_task([most])}"
     )
 
 
 def _others(judged: Sequence[Judgement]) -> list[str]:
     """Which members are worse than AdamW, and which differ by too little to matter."""
-    sentences = []
-    for verdict, words in {WORSE: "Worse", NEGLIGIBLE: "Different by too little to matter"}.items():
-        found = [j for j in judged if j.verdict.endswith(verdict)]
-        named = [f"{j.ours} with {j.task} ({signed(j.lead.mean)})" for j in found]
-        sentences += [f"{words}: {listed(named)}."] if named else []
-    return sentences
+    says = {WORSE: "Worse", NEGLIGIBLE: "Different by too little to matter"}
+    found = {
+        words: [j for j in judged if j.verdict.endswith(verdict)] for verdict, words in says.items()
+    }
+    return [f"{words} {_by_task(these)}." for words, these in found.items() if these]
+
+
+def _by_task(judged: Sequence[Judgement]) -> str:
+    """Members with their leads in points, those on the same task together."""
+    by_task: dict[str, list[str]] = {}
+    for j in judged:
+        by_task.setdefault(j.task, []).append(f"{j.ours} ({signed(j.lead.mean)})")
+    return "; ".join(f"with {each}: {listed(named)}" for each, named in by_task.items())
 
 
 def _table(
@@ -150,19 +154,15 @@ def _figure(config: Settings, tasks: Sequence[str], judged: Sequence[Judgement])
         plots.no_lead(axis, config.matters)
         for j in judged:
             if j.task == each:
-                plots.interval(
-                    axis,
-                    j.lead,
-                    order.index(j.ours),
-                    COLORS.get(j.verdict.split(",")[0], plots.BLUE),
-                )
+                color = COLORS.get(j.verdict, plots.BLUE)
+                plots.interval(axis, j.lead, order.index(j.ours), color)
         plots.rows(axis, order if axis is axes[0, 0] else [""] * len(order))
         axis.set(title=each, xlabel=f"points more than {BASE}")
+        if axis is not axes[0, 0]:
+            axis.sharex(axes[0, 0])
     caption = (
         f"Test accuracy: mean over {config.seeds} fresh seeds and 95 % interval. Grey: too small "
-        "to matter. Green: better, red: worse by a corrected test; blue: neither."
+        "to matter. Green: better, red: worse, by a corrected test; blue: neither, or by too "
+        "little to matter."
     )
     return Figure("members", finding(judged), figure, caption)
-
-
-COLORS = {BETTER: plots.GREEN, WORSE: plots.VERMILION}
