@@ -48,6 +48,7 @@ figures: $(READY)  ## The documents' figures and tables, drawn again from the ke
 	  cp outputs/figures/$$config/tables.md docs/results/$$config/; \
 	done
 	$(BIN)/python -m docs.course.tables
+	$(BIN)/python -m docs.decay_rules
 
 clean:  ## Removes the environments, caches and results
 	rm -rf $(VENV) .nox outputs .pytest_cache .ruff_cache .rumdl_cache .hypothesis build dist *.egg-info

@@ -28,6 +28,7 @@ from adamw_jax.decay import (
     l2_regularization,
     proximal_weight_decay,
 )
+from adamw_jax.decay_table import DecayOverRun, DecayReport, DecayRow
 from adamw_jax.directions import (
     scale_by_adam,
     scale_by_adamax,
@@ -102,7 +103,7 @@ from adamw_jax.relatives import (
     rmsprop,
     stable_adamw,
 )
-from adamw_jax.report import DecayOverRun, DecayReport, DecayRow, decay_report
+from adamw_jax.report import decay_report
 from adamw_jax.rules import kind, path
 from adamw_jax.scaling import ScalingReport, scaling_report
 from adamw_jax.scaling_rules import ScalingRule, TunedRun

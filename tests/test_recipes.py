@@ -85,6 +85,18 @@ def grokfast(θ, gradient, steps):
     return reference.adamw(θ, amplified, steps, α=RATE, λ=0.1 * RATE, β1=0.9, β2=0.99)
 
 
+def to_average(θ, gradient, steps):
+    """With the average's weight of the newest as HeavyBall's `beta_debias` has it."""
+    m, v, mean = 0.0, 0.0, 0.0
+    for t in range(1, steps + 1):
+        g = gradient(θ, t)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        mean = mean + (1 - 0.99) / (1 - 0.99**t) * (θ - mean)
+        step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+        θ = θ - RATE * (step + 0.1 * (θ - mean))
+    return θ
+
+
 def c_lion(θ, gradient, steps):
     m = 0.0
     for t in range(1, steps + 1):
@@ -165,17 +177,47 @@ def test_a_decay_equals_its_rule_over_a_thousand_steps(recipes, name):
     assert error(ours, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["adam_c", "decay_as_square", "independent"])
-def test_the_report_over_a_run_shows_what_a_rule_takes_away(recipes, name):
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    for row in aj.decay_report(recipes[name], params, steps=1000).rows:
-        θ = np.ones(row.shape)
-        taken = np.array([DECAYS[name](θ, t, θ)[1].flat[0] for t in range(1, 1001)])
-        np.testing.assert_allclose(row.over_run.per_step, taken, rtol=1e-4)
-        np.testing.assert_allclose(row.over_run.remaining, np.prod(1 - taken), rtol=1e-5)
+# Where the rules pull: from how far their λ is measured here, towards what and up to where.
+PULLS = {name: (1.0, "zero", np.inf) for name in ("adam_c", "decay_as_square", "independent")}
+PULLS |= {"adam_hd": (0.25, "zero", 0.5), "fine_tuning": (1.0, "fixed weights", np.inf)}
 
 
-PAPERS = [laprop, adam_atan2, mars, adan, grokfast, c_lion, trained_longer, agc]
+@pytest.mark.parametrize("name", PULLS)
+@pytest.mark.parametrize("options", [{}, {"step": 400}, {"steps": 1000}], ids=str)
+def test_the_report_shows_what_a_rule_takes_away_and_towards_what(recipes, name, options):
+    distance, towards, up_to = PULLS[name]
+    tx, start = recipes[name], {"kernel": jnp.full((2, 3), 0.7), "bias": jnp.full(3, -0.3)}
+    tx = tx(start) if name == "fine_tuning" else tx
+    first = options.get("step", 0)
+    steps = range(first + 1, first + options.get("steps", 1) + 1)
+    for row in aj.decay_report(tx, start, **options).rows:
+        center = np.float64(start[row.path]) if name == "fine_tuning" else np.zeros(row.shape)
+        taken = [DECAYS[name](center + distance, t, center)[1].flat[0] / distance for t in steps]
+        np.testing.assert_allclose(row.decay_per_step, np.max(taken), rtol=1e-4)
+        np.testing.assert_allclose(row.timescale, 1 / np.max(taken), rtol=1e-4)
+        assert (row.towards, row.up_to) == (towards, pytest.approx(up_to, rel=1e-3))
+        if row.over_run:
+            np.testing.assert_allclose(row.over_run.per_step, taken, rtol=1e-4)
+            remaining = np.prod(1 - np.array(taken))
+            np.testing.assert_allclose(row.over_run.remaining, remaining, rtol=1e-5)
+
+
+def test_the_report_shows_a_pull_towards_the_average_of_where_the_weights_stood(recipes):
+    tx, params = recipes["to_average"], {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    # After t − 1 steps at c and one at θ, θ less its average is this part of θ − c.
+    t = np.arange(1, 1001)
+    taken = RATE * 0.1 * (0.99 - 0.99**t) / (1 - 0.99**t)
+    for row in aj.decay_report(tx, params, steps=1000).rows:
+        np.testing.assert_allclose(row.over_run.per_step, taken, rtol=1e-4, atol=1e-9)
+        assert (row.towards, row.up_to) == ("earlier weights", np.inf)
+    for row in aj.decay_report(tx, params, step=400).rows:
+        np.testing.assert_allclose(row.decay_per_step, taken[400], rtol=1e-4)
+        assert row.towards == "earlier weights"
+    # In the first step the average is the weights themselves.
+    assert {row.decay_per_step for row in aj.decay_report(tx, params).rows} == {0}
+
+
+PAPERS = [laprop, adam_atan2, mars, adan, grokfast, to_average, c_lion, trained_longer, agc]
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.__name__)
