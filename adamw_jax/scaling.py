@@ -6,6 +6,7 @@ setting over in small networks.
 
 import dataclasses
 import itertools
+import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -87,12 +88,17 @@ class ScalingReport(NamedTuple):
         ]
         if not changes:
             return "Nothing changes: by every rule the run stays as it is."
-        kinds = self.kinds
-        tables = [_rates(self), _decays(self)] + ([_averages(self)] if AVERAGES in kinds else [])
+        tables = _rates(self), _decays(self), _averages(self)
         notes = [
-            f"{rule.name}: {rule.source}. Assumes: {rule.assumes}. Holds: {rule.holds}."
+            textwrap.fill(
+                f"{rule.name}: {rule.source}. Assumes: {rule.assumes}. Found in: {rule.found}.",
+                width=100,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
             for rule in self.rules
-            if rule.holds != "—"
+            if rule.found
         ]
         return "\n\n".join([", ".join(changes), *filter(None, tables), "\n".join(notes)])
 
@@ -183,13 +189,11 @@ def _decays(report: ScalingReport) -> str:
 def _averages(report: ScalingReport) -> str:
     rest = [names[0] for kind, names in report.kinds.items() if kind != AVERAGES]
     rows = []
-    for rule in report.rules:
-        if rule.gives != AVERAGES:
-            continue
+    for rule in [rule for rule in report.rules if rule.gives == AVERAGES]:
         try:
             run = report.run(*rest, rule.name)
             cells = f"{run.b1:.6g}", f"{run.b2:.6g}", f"{run.eps:.4g}"
         except ValueError:
             cells = "—", "—", "—"
         rows.append((rule.name, *cells, rule.formula))
-    return printed(("averages by", "β₁′", "β₂′", "ε′", ""), rows)
+    return printed(("averages by", "β₁′", "β₂′", "ε′", ""), rows) if rows else ""

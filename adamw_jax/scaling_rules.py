@@ -90,7 +90,7 @@ class ScalingRule(NamedTuple):
       formula: what it says.
       source: the paper, and where in it.
       assumes: what its derivation or its users assume.
-      holds: where the source found it to hold.
+      found: where the source found it to hold; empty for what nobody proposes.
       apply: `(old, new) -> TunedRun`: sets its hyperparameters in `new`, which has its sizes and
         what the rules before it gave.
     """
@@ -100,7 +100,7 @@ class ScalingRule(NamedTuple):
     formula: str
     source: str
     assumes: str
-    holds: str
+    found: str
     apply: Callable[[TunedRun, TunedRun], TunedRun]
 
 
@@ -156,7 +156,7 @@ BATCH, WIDTH, DECAY, AVERAGES = KINDS = (
     "decay",
     "averages",
 )
-NOTHING = "what happens if nothing is changed", "nothing", "—"
+NOTHING = "nobody: what happens if nothing is changed", "nothing", ""
 
 RULES = (
     ScalingRule("same α", BATCH, "α′ = α", *NOTHING, _same),
@@ -212,7 +212,7 @@ RULES = (
         "α′λ′ examples′/B′ = αλ examples/B",
         "Wang & Aitchison, 2405.13698",
         "the weights are an average of the updates over τ epochs",
-        "ResNet-18 and vision transformers over model and data set size",
+        "image classifiers and a small language model, over sizes of model and data set",
         _decay(lambda old, new: old.steps_per_epoch / new.steps_per_epoch),
     ),
     ScalingRule(
