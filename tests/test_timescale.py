@@ -196,6 +196,27 @@ def test_a_run_that_diverged_counts_as_a_guess():
     assert (error[:, :, 1:] == 50).all()
 
 
+@pytest.mark.parametrize(
+    ("log_tau", "over_batches", "over_images"),
+    [
+        (lambda cell, rate: math.log(8), "root of batch, same τ = share of run",
+         "same τ = share of run"),
+        # The same λ for all; its own α would be lost in the three values that α is on.
+        (lambda cell, rate: -math.log(3 * rate * cell.steps),
+         "root of batch, same λ = normalized decay", "same λ = decay per step"),
+    ],
+)  # fmt: skip
+def test_the_rule_that_made_the_best_timescales_carries_them_over(
+    log_tau, over_batches, over_images
+):
+    batches, images = report.carried_over(runs(log_tau), CELLS)
+    for table, rule in (batches, over_batches), (images, over_images):
+        assert len(table.rows) == 3
+        assert table.rows[0][0] == rule
+        assert table.rows[0][3] == "4"  # by which factor it carries over
+        assert [row[3] for row in table.rows][2] == "no"
+
+
 def test_a_best_timescale_at_an_end_of_the_grid_is_said():
     made = runs(lambda cell, rate: math.log(1e4))
     said = report.summarize(made, CELLS, TAUS).findings[-1]

@@ -131,7 +131,8 @@ def factors(old: Cell, new: Cell) -> dict[str, tuple[float, float]]:
         key = "".join(f"{rate}, " for rate in rates), *_rounded(run)
         same.setdefault(key, []).append(decay)
     return {
-        rates + " = ".join(decays): (rate, decay) for (rates, rate, decay), decays in same.items()
+        rates + " = ".join(decays).replace("= same ", "= "): (rate, decay)
+        for (rates, rate, decay), decays in same.items()
     }
 
 

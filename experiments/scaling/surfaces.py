@@ -19,6 +19,7 @@ class Surfaces(NamedTuple):
 
     Attributes:
       cells: the sizes of the runs.
+      offsets: log α of each cell is that of the grid plus this, float64[cells].
       rates: log α of the fine grid, float64[FINE].
       timescales: log τ of the fine grid, float64[FINE].
       scores: float64[cells, FINE, FINE, seeds], over α and τ.
@@ -32,6 +33,7 @@ class Surfaces(NamedTuple):
     """
 
     cells: Sequence[Cell]
+    offsets: np.ndarray
     rates: np.ndarray
     timescales: np.ndarray
     scores: np.ndarray
@@ -41,7 +43,13 @@ class Surfaces(NamedTuple):
     at_edge: np.ndarray
 
     @classmethod
-    def of(cls, runs: pl.DataFrame, measure: str, cells: Sequence[Cell]) -> "Surfaces":
+    def of(
+        cls,
+        runs: pl.DataFrame,
+        measure: str,
+        cells: Sequence[Cell],
+        offsets: np.ndarray | None = None,
+    ) -> "Surfaces":
         """Interpolates and finds all optima.
 
         Args:
@@ -49,6 +57,8 @@ class Surfaces(NamedTuple):
             and the metrics; each cell has its own seeds.
           measure: one of `MEASURES`.
           cells: in any order.
+          offsets: what is to be added to the logarithm of `learning_rate` in each cell; nothing
+            by default.
         """
         order = pl.DataFrame([*map(Cell._asdict, cells)]).with_row_index("cell")
         table = runs.join(order, on=Cell._fields).sort("cell", "learning_rate", "timescale", "seed")
@@ -75,12 +85,13 @@ class Surfaces(NamedTuple):
             -1,
         )
         at_edge = (least == 0) | (least == np.array(coarse.shape[1:3]) - 1)
-        return cls(cells, x, y, scores, weights, best, others, at_edge)
+        offsets = np.zeros(len(cells)) if offsets is None else offsets
+        return cls(cells, offsets, x, y, scores, weights, best, others, at_edge)
 
     def optima(self) -> np.ndarray:
         """The logarithms of α and λ of the optimum, float64[RESAMPLES + 1, cells, 2]."""
         rate, timescale = np.unravel_index(self.best, self.scores.shape[1:3])
-        x, y = self.rates[rate], self.timescales[timescale]
+        x, y = self.rates[rate] + self.offsets, self.timescales[timescale]
         steps = np.log([cell.steps for cell in self.cells])
         return np.stack([x, -y - x - steps], -1)
 
@@ -100,7 +111,7 @@ class Surfaces(NamedTuple):
           The score above that at the optimum, float64[RESAMPLES + 1], each a mean over the seeds
           of its sample; and whether the prediction is beyond the grid, bool[RESAMPLES + 1].
         """
-        x = predicted[:, 0]
+        x = predicted[:, 0] - self.offsets[cell]
         y = -predicted.sum(-1) - math.log(self.cells[cell].steps)
         i, beyond_x = _nearest(self.rates, x)
         j, beyond_y = _nearest(self.timescales, y)

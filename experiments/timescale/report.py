@@ -11,9 +11,15 @@ import adamw_jax
 from experiments.harness import formats, plots
 from experiments.harness.curves import smooth
 from experiments.harness.report import Figure, Report, Table
+from experiments.scaling import tables as scaling_tables
+from experiments.scaling.cells import Cell as Size
+from experiments.scaling.cells import moves
+from experiments.scaling.surfaces import Surfaces, carried
+from experiments.scaling.tables import ByFactor
 from experiments.timescale.law import LAW, Cell, Choice, Cost, Law, costs, scores
 from experiments.training.scores import ERROR, LOSS, MEASURES
 
+MOST = 5  # percent of the loss below which a rule carries over
 SAME = 2  # a τ that changes by less than this factor is about the same
 HIGHEST = 50  # where the plot ends, in percent above the least loss
 COLORS = plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY
@@ -39,6 +45,7 @@ def summarize(runs: pl.DataFrame, cells: Sequence[Cell], timescales: Sequence[fl
     tables = [_rules(cost, laws)] + [
         _cells(measure, choices, cells, timescales) for measure, choices in chosen.items()
     ]
+    tables += carried_over(runs, cells)
     figure = _figure(chosen[LOSS], laws[LOSS], cells, timescales)
     return Report("", findings, tables, [figure], {"runs": runs.to_dicts()})
 
@@ -139,6 +146,41 @@ def _cells(
         "the best; ∞ is no decay."
     )
     return Table(f"The best timescale by {measure.partition(',')[0]}", columns, rows, note)
+
+
+def carried_over(runs: pl.DataFrame, cells: Sequence[Cell]) -> list[Table]:
+    """What the rules of `adamw_jax.scaling_report` cost from each cell to each other.
+
+    In every cell α is on three values, which go with the root of the batch size; so only the
+    rules that give α by that root can be told apart.
+    """
+    sizes = [Size(cell.batch_size, cell.images, 1, 1, 0.0) for cell in cells]
+    least = min(cell.batch_size for cell in cells)
+    batch = pl.col("batch_size")
+    there = runs.filter(pl.col("timescale").is_finite()).with_columns(
+        learning_rate=(pl.col("learning_rate") / (batch / least).sqrt()).round_sig_figs(6),
+        width=1,
+        epochs=1,
+        b2=0.0,
+    )
+    offsets = np.log([size.batch_size / least for size in sizes]) / 2
+    loss, error = (
+        carried(Surfaces.of(there, measure, sizes, offsets), moves(sizes), relative=relative)
+        for measure, relative in ((LOSS, True), (ERROR, False))
+    )
+    return [_root(axis, loss[axis], error[axis]) for axis in loss]
+
+
+def _root(axis: str, loss: ByFactor, error: ByFactor) -> Table:
+    """The costs along an axis by the rules that do not give another α than the root's."""
+    roots = [
+        {
+            factor: {r: c for r, c in by_rule.items() if "α" not in r and "linear" not in r}
+            for factor, by_rule in each.items()
+        }
+        for each in (loss, error)
+    ]
+    return scaling_tables.costs(axis, roots[0], roots[1], {}, MOST)
 
 
 def _figure(
