@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from adamw_jax.report import printed
+from adamw_jax.decay_table import printed
 from adamw_jax.scaling_rules import (
     AVERAGES,
     BATCH,
