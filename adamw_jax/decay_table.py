@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from adamw_jax.tables import printed
 
 NO_FRACTION = (
     "?: what a step takes away is not a fixed fraction of the parameter, as with L2 inside an "
@@ -127,14 +128,6 @@ class DecayReport(NamedTuple):
             f"{len(decaying)} of {len(self.rows)} arrays decay: "
             f"{sum(decaying):,} of {total:,} numbers"
         )
-
-
-def printed(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table as text, its columns aligned."""
-    table = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _cells(row: DecayRow) -> tuple[str, ...]:

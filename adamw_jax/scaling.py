@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from adamw_jax.decay_table import printed
 from adamw_jax.scaling_rules import (
     AVERAGES,
     BATCH,
@@ -21,6 +20,7 @@ from adamw_jax.scaling_rules import (
     ScalingRule,
     TunedRun,
 )
+from adamw_jax.tables import printed
 
 SIZES = "batch_size", "examples", "epochs", "width"
 
