@@ -1,10 +1,14 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from made_up import arm
 
 from adamw_jax import sweep, timescale_from_per_step
 from experiments.training import arms
 from experiments.training.arms import ADAM, ADAMW, L2, PER_STEP, TIMES_RATE, Arm
+from experiments.training.models import MLP
 
 
 def test_the_two_conventions_of_a_decay_are_the_same_run_where_they_mean_the_same():
@@ -54,3 +58,20 @@ def test_schedules_are_numbers_of_one_program(floor):
         rates.append(-float(update))  # Adam's step is 1 while the gradient is
     expected = floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * np.arange(70) / 70))
     np.testing.assert_allclose(rates, 0.5 * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_mups_rates_are_those_of_the_matrices_after_the_first_and_all_decay_alike():
+    params = nnx.state(MLP([3, 4, 4, 2], rngs=nnx.Rngs(0)), nnx.Param)
+    h = {"learning_rate": 0.01, "timescale": 2.0}
+
+    def step(gradient, inner):
+        optimizer = arms.with_timescale(10, 3, h, inner=inner)
+        gradients = jax.tree.map(lambda x: jnp.full_like(x, gradient), params)
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    whole, fourth, decay = (step(*each) for each in ((1.0, 1.0), (1.0, 0.25), (0.0, 0.25)))
+    flat = zip(*map(jax.tree.leaves_with_path, (params, whole, fourth, decay)), strict=True)
+    for (path, param), (_, one), (_, quarter), (_, left) in flat:
+        factor = 0.25 if "kernel" in str(path) and "0" not in str(path[1]) else 1.0
+        np.testing.assert_allclose(left, -param / 20, atol=1e-6)  # in all 2 epochs of 10 steps
+        np.testing.assert_allclose(quarter - left, factor * (one - left), rtol=1e-4)

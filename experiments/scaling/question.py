@@ -13,6 +13,10 @@ cell's own optimum, both for a seed that the optimum was not chosen with: the op
 the cell's other seeds. So a cost is what tuning again would have gained, and may be negative. A
 prediction beyond the grid is scored at the grid's edge.
 
+With the setting `rates = "muP"` all matrices but the first have α · (the middle width) / width,
+and the same timescale; then no change of α and of the decay per step is what muP with independent
+decay says. The initial weights are the usual ones, which differ from muP's in the last layer.
+
 A rule *carries over* by a factor if, for moves by that factor and all smaller ones, up and down,
 its mean cost in calibrated loss is below the setting `carries`, in percent of the loss, and so is
 the upper end of the 95 % interval. Intervals are those of bootstrap samples of every cell's seeds;
@@ -31,7 +35,7 @@ from experiments.harness import data, settings
 from experiments.harness.context import Context
 from experiments.harness.report import Report
 from experiments.harness.sweeps import run_grid
-from experiments.scaling.cells import Cell, design
+from experiments.scaling.cells import Cell, design, middle
 from experiments.scaling.report import summarize
 from experiments.training import arms
 from experiments.training.classifier import classifier_run
@@ -61,6 +65,10 @@ class Settings(settings.Settings, frozen=True, kw_only=True):
         settings.about("units of the first hidden layer; the second has half as many"),
     ]
     epochs: Annotated[tuple[settings.Count, ...], SOME, settings.about("passes over the images")]
+    rates: Annotated[
+        Literal["one", "muP"],
+        settings.about("one α for all arrays, or muP's, which equals it at the middle width"),
+    ]
     b2s: Annotated[tuple[settings.DecayRate, ...], SOME, settings.about("β₂")]
     learning_rates: Annotated[
         tuple[settings.Positive, ...], THREE, settings.about("α, in every cell")
@@ -107,7 +115,8 @@ def _runs(
     there = data.SIZES[config.data]
     size = sample(there.images, config.validation, cell.images, config.noise)
     network = functools.partial(MLP, (there.pixels, cell.width, cell.width // 2, 10))
-    optimizer = functools.partial(arms.with_timescale, cell.steps, cell.epochs)
+    inner = middle(config.widths) / cell.width if config.rates == "muP" else 1.0
+    optimizer = functools.partial(arms.with_timescale, cell.steps, cell.epochs, inner=inner)
     results = run_grid(
         f"batch-{cell.batch_size}-images-{cell.images}-width-{cell.width}-epochs-{cell.epochs}"
         f"-b2-{cell.b2:g}",
@@ -125,7 +134,8 @@ def _runs(
             "data": config.data,
             "validation": config.validation,
             "noise": config.noise,
-        },
+        }
+        | ({"rates": config.rates} if config.rates == "muP" else {}),
     )
     return pl.DataFrame(
         [

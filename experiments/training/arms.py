@@ -4,7 +4,7 @@ The measurements of all experiments that compare arms are tables of one form, ma
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,18 +79,35 @@ def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
     return _decayed(h, lambda step: h["learning_rate"] * schedule(step))
 
 
-def with_timescale(steps: int, epochs: int, h: Hyperparameters) -> adamw_jax.GradientTransformation:
+def with_timescale(
+    steps: int, epochs: int, h: Hyperparameters, inner: float = 1.0
+) -> adamw_jax.GradientTransformation:
     """AdamW whose decay has a given timescale, with a cosine that falls to zero.
 
     Args:
       steps: optimizer steps in an epoch.
       epochs: the length of the run.
       h: `learning_rate` and `timescale`, τ in epochs; both are those of the first step.
+      inner: by what α is multiplied for the kernels of an `MLP` after the first, whose timescale
+        stays the same. muP has one over the width here (arXiv 2203.03466).
     """
     per_step = adamw_jax.per_step_from_timescale(h["timescale"], steps)
-    decay = adamw_jax.weight_decay_from_per_step(per_step, h["learning_rate"])
-    cosine = {"first_cycle": steps * epochs, "floor": 0.0}
-    return scheduled({**h, **cosine, "weight_decay": decay, "l2": 0.0})
+
+    def at(rate: Any) -> adamw_jax.GradientTransformation:
+        decay = adamw_jax.weight_decay_from_per_step(per_step, rate)
+        cosine = {"first_cycle": steps * epochs, "floor": 0.0}
+        return scheduled({**h, **cosine, "learning_rate": rate, "weight_decay": decay, "l2": 0.0})
+
+    outer = at(h["learning_rate"])
+    if inner == 1:
+        return outer
+    return adamw_jax.partition(
+        {
+            "layers/0/*": outer,
+            adamw_jax.kind("bias"): outer,
+            "*": at(inner * h["learning_rate"]),
+        }
+    )
 
 
 def _decayed(h: Hyperparameters, rate: NumberOrSchedule) -> adamw_jax.GradientTransformation:
