@@ -62,7 +62,7 @@ def test_the_page_on_optax_and_pytorch_leads_a_run_over(capsys, tmp_path, monkey
 @pytest.mark.parametrize(
     "name",
     [
-        *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md"),
+        *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md", "docs/scaling.md"),
         *("docs/equations.md", "docs/sweeps.md", "docs/from-optax.md"),
     ],
 )

@@ -62,22 +62,23 @@ def finding(axis: str, by_factor: ByFactor, most: float) -> str:
     """Which rule carries over along an axis, and what changing nothing costs."""
     rules = next(iter(by_factor.values()))
     reached = {rule: reach(by_factor, rule, most) for rule in rules}
-    largest = max(max(f, 1 / f) for f in by_factor)
-    carry = [rule for rule in rules if reached[rule] == largest]
-    first = best(by_factor)
+    furthest, largest = max(reached.values()), max(by_factor)
+    carry = [f"“{rule}”" for rule in rules if reached[rule] == furthest]
     ends = [f for f in by_factor if math.isclose(max(f, 1 / f), largest)]
+    first, same = best(by_factor), nothing(by_factor)
     said = {
-        rule: " and ".join(f"{cost_text(by_factor[f][rule])} % for {factor_text(f)}" for f in ends)
-        for rule in (first, nothing(by_factor))
+        rule: " and ".join(f"{cost_text(by_factor[f][rule])} % at {factor_text(f)}" for f in ends)
+        for rule in (first, same)
     }
-    verdict = (
-        f"{len(carry)} of {len(rules)} rules carry over by {largest:g}"
-        if carry
-        else f"no rule carries over by {largest:g}"
-    )
+    subject = carry[0] if len(carry) == 1 else f"{len(carry)} of {len(rules)} rules"
+    limit = "the largest factor" if furthest == largest else f"and none by {largest:g}"
+    verb = "carries" if len(carry) == 1 else "carry"
+    verdict = f"{subject} {verb} over by {furthest:g}, {limit}"
+    if furthest == 1:
+        verdict = "no rule carries over"
     return (
-        f"Over {NAMES[axis]}, {verdict}. The cheapest is “{first}”, which costs {said[first]}; "
-        f"“{nothing(by_factor)}”, which changes nothing, costs {said[nothing(by_factor)]}."
+        f"Over {NAMES[axis]}, {verdict}. The cheapest, “{first}”, costs {said[first]}; "
+        f"“{same}”, which changes nothing, costs {said[same]}."
     )
 
 

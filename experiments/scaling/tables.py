@@ -52,14 +52,17 @@ def costs(
                 f"{reached:g}" if reached > 1 else "no",
                 formats.signed(points),
                 *(f"{miss:.1f}" for miss in misses),
+                "{} of {}".format(*np.sum([each[rule][2:] for each in loss.values()], 0)),
             ]
         )
-    columns = ["", *map(factor_text, loss), "carries over", "error", "misses α by", "and λ by"]
+    columns = ["", *map(factor_text, loss), "carries over", "error", "misses α by", "λ by"]
+    columns.append("beyond the grid")
     note = (
         "Cost in percent of the calibrated loss of tuning again, by the factor, means over all "
         f"moves with 95 % intervals. Carries over: by which factor, up and down, at below {most:g} "
         "%. Error: mean cost in points over all moves. Misses: the factor between prediction and "
-        "the cell's own optimum, a geometric mean."
+        "the cell's own optimum, a geometric mean. Beyond the grid: predictions, which then "
+        "count at its edge."
     )
     if axis in powers:
         alpha, decay = (
