@@ -73,11 +73,12 @@ def test_a_member_that_is_better_is_named_and_the_table_is_sorted():
     assert finding.startswith("Better than adamw with right labels: lion (+0.")
     assert worse.startswith("Worse with right labels: sgdw (−")
     assert alike.startswith("Different by too little to matter with right labels: adopt (")
-    (table,) = found.tables
-    assert [row[0] for row in table.rows] == [BASE, "lion", "adopt", "sgdw"]
-    assert [row[4] for row in table.rows] == ["", "better", "negligible", "worse"]
-    assert {row[9] for row in table.rows} == {"α low"}  # as was made up
-    assert table.rows[1][10] == "4.00"
+    summary, details = found.tables
+    assert [row[0] for row in summary.rows] == ["lion", "adopt", "sgdw"]
+    assert [row[3] for row in summary.rows] == ["better", "negligible", "worse"]
+    assert summary.rows[0][-1] == "4.00"
+    assert [row[0] for row in details.rows] == [BASE, "lion", "adopt", "sgdw"]
+    assert {row[-1] for row in details.rows} == {"α low"}  # as was made up
     assert found.figures[0].title == finding.removesuffix(".")
 
 

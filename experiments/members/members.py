@@ -79,7 +79,6 @@ MEMBERS = {
     "nadamw": Member(lambda rate, decay, _: aj.nadamw(rate, weight_decay=decay)),
     "cautious_adamw": Member(lambda rate, decay, _: aj.cautious_adamw(rate, weight_decay=decay)),
     "c_adamw": Member(lambda rate, decay, _: aj.c_adamw(rate, weight_decay=decay)),
-    "stable_adamw": Member(lambda rate, decay, _: aj.stable_adamw(rate, weight_decay=decay)),
     "adopt": Member(lambda rate, decay, _: aj.adopt(rate, weight_decay=decay)),
     "ademamix": Member(_ademamix),
     "lion": Member(lambda rate, decay, _: aj.lion(rate, weight_decay=decay), times=0.1),

@@ -1,7 +1,6 @@
 """All that was measured, and what sentences, tables and plots ask of it."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from experiments.study.stages import FRESH, TALK, TUNING, Studied
 from experiments.study.tasks import CONSTANT, COSINE
 from experiments.training.arms import ADAM, ADAMW, L2
 from experiments.tuning import comparisons
-from experiments.tuning.candidates import CANDIDATE
+from experiments.tuning.candidates import CANDIDATE, near_end
 from experiments.tuning.choices import CHOSEN_BY
 from experiments.tuning.comparisons import Judgement
 from experiments.tuning.measures import ACCURACY, CALIBRATED, LAST, LOSS, MEASURES, STOPPED
@@ -93,10 +92,7 @@ class Evidence:
         return Difference.of(first["test"].to_numpy(), second["test"].to_numpy())
 
     def ends(self, task: str, family: str, measure: str) -> list[str]:
-        """Which of the chosen values are near an end of their range; better ones may lie beyond.
-
-        Near is within a tenth of the range, on a logarithmic scale.
-        """
+        """Which of the chosen values are near an end of their range; better ones may lie beyond."""
         chosen, asked = self.choice(task, family, measure), self.studied[task].bench.task
         tried = {"α": (chosen["learning_rate"], self.config.learning_rates)}
         if family != ADAM and chosen["decay"]:
@@ -105,15 +101,7 @@ class Evidence:
             tried["λ′" if of_l2 else "λ"] = chosen["decay"], limits
         if len(asked.epochs) > 1:
             tried["length"] = chosen["epochs"], (min(asked.epochs), max(asked.epochs))
-        shares = {
-            name: math.log(value / low) / math.log(high / low)
-            for name, (value, (low, high)) in tried.items()
-        }
-        return [
-            f"{name} {'low' if share < 0.1 else 'high'}"
-            for name, share in shares.items()
-            if not 0.1 <= share <= 0.9
-        ]
+        return [f"{name} {end}" for name, of in tried.items() if (end := near_end(*of))]
 
     @property
     def talk_times_rate(self) -> list[float]:

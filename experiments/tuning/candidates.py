@@ -1,5 +1,6 @@
 """The settings that are tried."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,3 +26,14 @@ def between(limits: Sequence[float], share: float) -> float:
     """The value at a share, in [0, 1], of a logarithmic range, to two digits."""
     low, high = limits
     return float(f"{low * (high / low) ** share:.2g}")
+
+
+def near_end(value: float, limits: Sequence[float]) -> str:
+    """Whether a value is near an end of its range, so that better ones may lie beyond.
+
+    Returns:
+      "low" or "high" within a tenth of the range on a logarithmic scale, otherwise "".
+    """
+    low, high = limits
+    share = math.log(value / low) / math.log(high / low)
+    return "low" if share < 0.1 else "high" if share > 0.9 else ""
