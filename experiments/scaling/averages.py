@@ -64,7 +64,7 @@ def compare(surfaces: Surfaces) -> tuple[Table, str]:
                 continue
             cost = 100 * (_at(curve, b2) / curve[best[batch]].mean() - 1)
             costs.setdefault(rule, []).append(cost)
-            shown = f"{b2:.4g}: {formats.signed(cost, 1)} %"
+            shown = f"{b2:.6g}: {formats.signed(cost, 1)} %"
             rows.append([f"batch {batch:,}, {rule}", *[""] * len(curve), shown])
     spread = {
         batch: 100 * (max(e.mean() for e in curve.values()) / curve[best[batch]].mean() - 1)

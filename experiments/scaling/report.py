@@ -16,7 +16,7 @@ from experiments.scaling.surfaces import Surfaces, carried, exponents, reach
 from experiments.scaling.tables import NAMES, ByFactor, cost_text, factor_text
 from experiments.training.scores import ERROR, LOSS
 
-LABEL = 38  # letters in a line of a rule's name, in the plot
+LABEL = 42  # letters in a line of a rule's name, in the plot
 
 
 def summarize(runs: pl.DataFrame, config: Any) -> Report:
@@ -96,8 +96,9 @@ def at_ends(surfaces: Surfaces, loss: Mapping[str, ByFactor]) -> str:
 def _figure(axes: Sequence[str], loss: Mapping[str, ByFactor], most: float) -> Figure:
     """A row for each rule: its cost at the largest factor up and down."""
     wrapped = {axis: [textwrap.fill(rule, LABEL) for rule in _ordered(loss[axis])] for axis in axes}
-    lines = [sum(1 + rule.count("\n") for rule in wrapped[axis]) for axis in axes]
-    inches = [0.7 + 0.26 * count for count in lines]
+    lines = [max(1 + rule.count("\n") for rule in wrapped[axis]) for axis in axes]
+    rows = [len(wrapped[axis]) for axis in axes]
+    inches = [0.7 + 0.24 * row * line + 0.1 * row for row, line in zip(rows, lines, strict=True)]
     figure, grid = plots.subplots(1, len(axes), height=sum(inches) / len(axes))
     panels = grid[:, 0]
     panels[0].get_gridspec().set_height_ratios(inches)
@@ -110,6 +111,7 @@ def _figure(axes: Sequence[str], loss: Mapping[str, ByFactor], most: float) -> F
     panels[0].set_xscale("symlog", linthresh=10, linscale=1.5)
     panels[0].set_xticks([0, 5, 10, 30, 100], ["0", "5", "10", "30", "100"])
     panels[0].minorticks_off()
+    panels[0].set_xlim(left=max(panels[0].get_xlim()[0], -15))
     panels[-1].set_xlabel("cost of following the rule, % of the loss")
     found = "; ".join(
         f"over {NAMES[axis]} “{best(loss[axis]).partition(' = ')[0]}”" for axis in axes
@@ -139,4 +141,4 @@ def _panel(panel: Any, by_factor: ByFactor, most: float) -> None:
         rows, label = np.arange(len(rules)) + shift, f"× {factor_text(factor)}"
         panel.errorbar(mean, rows, xerr=bars, fmt="o", color=color, label=label)
     panel.axvline(most, color=plots.BLACK, ls=":", lw=1.5)
-    panel.legend(loc="lower right")
+    panel.legend(loc="lower left")  # where the costly rules leave room
