@@ -53,7 +53,7 @@ figures: $(READY)  ## The documents' figures and tables, drawn again from the ke
 clean:  ## Removes the environments, caches and results
 	rm -rf $(VENV) .nox outputs .pytest_cache .ruff_cache .rumdl_cache .hypothesis build dist *.egg-info
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py adamw_jax/kernels/step.cc
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "adamw_jax needs Python 3.11 or later, and PYTHON is $(PYTHON): make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -17,13 +17,13 @@ from test_course import LESSONS, cells, run
 from test_family_table import TABLE, make
 
 import adamw_jax
-from adamw_jax import course, interchange, sweep, testing
+from adamw_jax import course, interchange, kernels, sweep, testing
 
 ROOT = Path(__file__).parent.parent
 
 
 def public_names():
-    for module in adamw_jax, course, interchange, sweep:
+    for module in adamw_jax, course, interchange, kernels, sweep:
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
     for name, function in inspect.getmembers(testing, inspect.isfunction):
         if function.__module__ == testing.__name__ and not name.startswith("_"):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamw_jax.kernels import Fused
 from adamw_jax.sweep.examples import count, minibatches, taken
 from adamw_jax.sweep.networks import network
 from adamw_jax.sweep.run import Hyperparameters, Run
@@ -76,7 +77,8 @@ def training(
     Args:
       model: a Linen module, or a function that makes an NNX module from `rngs=`.
       loss: `(model, batch) -> float scalar`, the mean over a batch.
-      optimizer: builds the optimizer from the run's settings, which are traced scalars.
+      optimizer: builds the optimizer from the run's settings, which are traced scalars; a step of
+        `adamw_jax.kernels.fused` is done in one pass.
       epochs: passes over the examples, ≥ 1.
       batch_size: examples in a step, from 1 to n; None for all of them, in their order.
       evaluate: `(model, data) -> metrics`, real arrays by name.
@@ -133,8 +135,12 @@ def training(
                 return net.call(lambda module: loss(module, batch), params, rest, key, True)
 
             (value, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), rest, opt_state), value
+            if isinstance(tx, Fused):
+                params, opt_state = tx.step(grads, opt_state, params)
+            else:
+                updates, opt_state = tx.update(grads, opt_state, params)
+                params = optax.apply_updates(params, updates)
+            return (params, rest, opt_state), value
 
         key, order_key, noise_key = jax.random.split(state.key, 3)
         rows = None if batch_size is None else minibatches(order_key, count(examples), batch_size)
