@@ -29,6 +29,16 @@ def test_the_page_on_precision_prints_what_it_says(capsys):
     assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
 
 
+def test_the_page_on_scaling_prints_what_it_says(capsys):
+    page = (ROOT / "docs/scaling.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(compile(first, "scaling.md", "exec"), names)
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    exec(compile(second, "scaling.md", "exec"), names)
+    assert names["optimizer"].update
+
+
 def test_the_page_on_ones_own_piece_does_what_it_says(capsys):
     page = (ROOT / "docs/your-own-piece.md").read_text()
     names = {"__name__": "page"}
@@ -62,7 +72,7 @@ def test_the_page_on_optax_and_pytorch_leads_a_run_over(capsys, tmp_path, monkey
 @pytest.mark.parametrize(
     "name",
     [
-        *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md", "docs/scaling.md"),
+        *("README.md", "docs/index.md", "docs/which.md", "docs/weight-decay.md"),
         *("docs/equations.md", "docs/sweeps.md", "docs/from-optax.md"),
     ],
 )
