@@ -104,6 +104,7 @@ from adamw_jax.relatives import (
     stable_adamw,
 )
 from adamw_jax.report import decay_report
+from adamw_jax.rotation import RotationReport, RotationRow, rotation_report
 from adamw_jax.rules import kind, path
 from adamw_jax.scaling import ScalingReport, scaling_report
 from adamw_jax.scaling_rules import ScalingRule, TunedRun
@@ -148,6 +149,8 @@ __all__ = [
     "Merge",
     "MomentumState",
     "Quantized",
+    "RotationReport",
+    "RotationRow",
     "RunningMaxState",
     "ScalingReport",
     "ScalingRule",
@@ -227,6 +230,7 @@ __all__ = [
     "rising_decay",
     "rms_ratio",
     "rmsprop",
+    "rotation_report",
     "running_max",
     "scale_by_adam",
     "scale_by_adamax",
