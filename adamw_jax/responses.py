@@ -52,6 +52,8 @@ def noise_responses(
 
     zeros, structure = jax.tree.flatten(jax.tree.map(smaller, shapes))
 
+    ends = [int(end) for end in np.cumsum([z.size for z in zeros])]
+
     def plus(totals, more):
         return [total + x for total, x in zip(totals, more, strict=True)]
 
@@ -61,9 +63,9 @@ def noise_responses(
 
         def step(carry, key):
             state, us, gs, squares = carry
-            keys = jax.random.split(key, len(zeros))
-            pairs = zip(keys, zeros, strict=True)
-            g = [size.astype(z.dtype) * jax.random.normal(k, z.shape, z.dtype) for k, z in pairs]
+            noise = jnp.split(size * jax.random.normal(key, (ends[-1],)), ends[:-1])
+            pairs = zip(noise, zeros, strict=True)
+            g = [n.reshape(z.shape).astype(z.dtype) for n, z in pairs]
             updates, state = optimizer.update(structure.unflatten(g), state, params)
             u = jax.tree.leaves(updates)
             return (state, plus(us, u), plus(gs, g), plus(squares, [x**2 for x in u])), None

@@ -132,6 +132,8 @@ def rotation_report(
         raise ValueError(f"loss must return a finite number, got {value!r}")
     if not (isinstance(step, numbers.Integral) and 0 <= step < 2**31):
         raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
+    if not leaves:
+        return RotationReport(())
     found = [parameter for parameter in parameters(params) if parameter.is_there]
     modules: dict[str, list[int]] = {}
     for i, parameter in enumerate(found):
@@ -146,8 +148,9 @@ def rotation_report(
     ]
     responses = noise_responses(optimizer, jax.tree.structure(shapes).unflatten(small))
     decays = _decays(optimizer, shapes, step)
-    rows = zip(found, leaves, invariant, decays, responses, strict=True)
-    return RotationReport(tuple(_row(p.path, jnp.shape(leaf), *rest) for p, leaf, *rest in rows))
+    paths = (parameter.path for parameter in found)
+    rows = map(_row, paths, map(jnp.shape, leaves), invariant, decays, responses)
+    return RotationReport(tuple(rows))
 
 
 def _decays(optimizer, shapes, step):

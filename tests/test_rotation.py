@@ -197,6 +197,10 @@ def test_the_norm_settles_in_its_time(adaptive):
 W = {"w": jnp.ones((16, 16)).at[0].set(2)}
 
 
+def test_an_empty_tree_has_a_report():
+    assert aj.rotation_report(OPTIMIZER, {}, lambda p: 1.0).rows == ()
+
+
 def test_no_angle_where_nothing_settles():
     no_decay, grows, elsewhere = (
         aj.adam(1e-2),
