@@ -38,7 +38,13 @@ def rank_one(eps: jax.typing.ArrayLike = 0.0, *, min_axis: int = 128) -> Merge:
 
 
 def _rank_one(eps, storage):
-    return lambda v: storage.projected(v.real + eps.real).astype(v.dtype)
+    def merge(v):
+        # Where a row and a column are both as small as eps, their product underflows, and Adafactor
+        # would divide zero by zero: units that are silent in two layers are enough.
+        least = jnp.minimum(eps.real, jnp.finfo(v.real.dtype).tiny)
+        return jnp.maximum(storage.projected(v.real + eps.real), least).astype(v.dtype)
+
+    return merge
 
 
 def scale_by_parameter_rms(floor: jax.typing.ArrayLike = 1e-3) -> GradientTransformation:

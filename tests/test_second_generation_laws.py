@@ -172,6 +172,18 @@ def test_of_any_other_matrix_the_means_are_kept_and_nothing_else():
     assert np.linalg.matrix_rank(kept, rtol=1e-5).tolist() == [1, 1]
 
 
+def test_units_that_are_silent_in_two_layers_do_not_move():
+    gradients = jax.random.normal(jax.random.key(0), (6, 5)).at[2].set(0).at[:, 3].set(0)
+    params = jnp.ones_like(gradients)
+    tx = aj.adafactor(0.1, min_axis=2)
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    np.testing.assert_array_equal(updates == 0, gradients == 0)
+    peer = optax.adafactor(0.1, min_dim_size_to_factor=2)
+    np.testing.assert_allclose(
+        updates, peer.update(gradients, peer.init(params), params)[0], rtol=1e-5
+    )
+
+
 def test_a_square_that_overflows_stops_its_matrix_and_no_other():
     params = {"struck": jnp.ones((2, 3)), "spared": jnp.ones((2, 3))}
     tx = aj.adamw(0.1, weight_decay=0.0, nu_dtype=aj.factored(min_axis=2))
