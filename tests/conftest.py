@@ -5,6 +5,7 @@ import re
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+from jax.experimental.compilation_cache import compilation_cache
 
 from adamw_jax import testing
 
@@ -55,3 +56,23 @@ def strict():
     """Promotes no types and no ranks, so that every conversion must be written out."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """Keeps compiled programs, as the command line does: for many runs with the same ones."""
+    ours = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+
+    def use(values):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    before = {name: jax.config.values[name] for name in ours}
+    use(ours)
+    yield
+    use(before)

@@ -106,7 +106,7 @@ def test_settings_that_cannot_be(changes, message):
 
 
 @pytest.mark.slow
-def test_from_trials_to_a_report_which_kept_runs_repeat(tmp_path, capsys):
+def test_from_trials_to_a_report_which_kept_runs_repeat(programs, tmp_path, capsys):
     tiny = {
         "data": "digits", "validation": 0.25, "images": 300, "noises": "0.3", "hidden": "16",
         "batch-size": 32, "epochs": 4, "every": 2, "members": "adamw schedule_free_adamw",

@@ -3,12 +3,12 @@ import subprocess
 import sys
 from os import environ
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from adamw_jax.sweep.files import locked
 from experiments import command_line as cli
+
+pytestmark = pytest.mark.usefixtures("programs")
 
 CONFIG = """
 data = "digits"
@@ -61,28 +61,8 @@ def study(folder):
     return ["study", "--config", str(config), "--output", str(folder / "output")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Keeps compiled programs, as the command line does: many of these runs have the same ones."""
-    ours = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-
-    def use(values):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    before = {name: jax.config.values[name] for name in ours}
-    use(ours)
-    yield
-    use(before)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(programs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     assert cli.main(study(folder)) == 0
     return folder
