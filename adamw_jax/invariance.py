@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 ALONE, JOINTLY, NO, NO_EFFECT = "alone", "jointly", "no", "no effect"
 TOLERANCE = 0.05  # with which the gradient is halved: a normalisation's eps is felt, too
@@ -34,54 +33,52 @@ def scale_invariance(
       For each leaf "alone", where it can be scaled by itself; "jointly", where it can be with
       all of its siblings that have an effect; "no"; or "no effect", where the loss stays the
       same when all its numbers move by about 1.
+
+    Raises:
+      ValueError: the loss is not a finite number.
     """
     leaves, structure = jax.tree.flatten(params)
     leaves = [_filled(i, jnp.asarray(leaf)) for i, leaf in enumerate(leaves)]
 
     def at(leaves):
-        return loss(structure.unflatten(leaves))
+        return jnp.asarray(loss(structure.unflatten(leaves)))
+
+    if (shape := jax.eval_shape(at, leaves).shape) != ():
+        raise ValueError(f"loss must return a number, got an array of shape {shape}")
+    value, gradient = jax.jit(jax.value_and_grad(at))(leaves)
+    if not jnp.isfinite(value):
+        raise ValueError(f"loss must return a finite number, got {value}")
 
     @jax.jit
-    def measured(leaves, groups):
-        value, gradient = jax.value_and_grad(at)(leaves)
+    def measured(leaves, gradient, mask):
+        def dot(xs, ys):
+            return sum(m * jnp.vdot(x, y) for m, x, y in zip(mask, xs, ys, strict=True))
 
-        def of_group(mask):
-            def dot(xs, ys):
-                return sum(m * jnp.vdot(x, y) for m, x, y in zip(mask, xs, ys, strict=True))
+        def moved(by, ys):
+            pairs = zip(mask, leaves, ys, strict=True)
+            return [x + (by * m).astype(x.dtype) * y for m, x, y in pairs]
 
-            def moved(by, ys):
-                pairs = zip(mask, leaves, ys, strict=True)
-                return [x + (by * m).astype(x.dtype) * y for m, x, y in pairs]
+        length = jnp.sqrt(dot(gradient, gradient))
+        size = jnp.sqrt(sum(m * x.size for m, x in zip(mask, leaves, strict=True)))
+        step = size / jnp.where(length > 0, length, 1)
+        effects = [at(moved(by, gradient)) - value for by in (step, -step)]
+        halved = jax.grad(at)(moved(1.0, leaves))
+        off = [2 * new - old for new, old in zip(halved, gradient, strict=True)]
+        off_half = jnp.sqrt(dot(off, off)) / length
+        along = jnp.abs(dot(gradient, leaves)) / jnp.sqrt(dot(leaves, leaves)) / length
+        return jnp.maximum(off_half, along), jnp.abs(jnp.stack(effects)).max() / jnp.abs(value)
 
-            halved = jax.grad(at)(moved(1.0, leaves))
-            off = [2 * new - old for new, old in zip(halved, gradient, strict=True)]
-            length = jnp.sqrt(dot(gradient, gradient))
-            size = jnp.sqrt(sum(m * x.size for m, x in zip(mask, leaves, strict=True)))
-            one = size / jnp.where(length > 0, length, 1)
-            effects = jnp.stack([at(moved(by, gradient)) - value for by in (one, -one)])
-            radial = jnp.abs(dot(gradient, leaves)) / jnp.sqrt(dot(leaves, leaves)) / length
-            halves = jnp.sqrt(dot(off, off)) / length
-            return jnp.maximum(halves, radial) < TOLERANCE, jnp.abs(effects).max() > NOTHING * abs(
-                value
-            )
+    def answer(group):
+        off, effect = measured(leaves, gradient, jnp.asarray([float(i in group) for i in places]))
+        return NO_EFFECT if effect <= NOTHING else ALONE if off < TOLERANCE else NO
 
-        return jax.lax.map(of_group, groups)
-
-    def asked(groups):
-        masks = np.array([[i in group for i in range(len(leaves))] for group in groups], float)
-        return zip(*map(np.asarray, measured(leaves, masks)), strict=True)
-
-    alone = [
-        (ALONE if invariant else NO) if effect else NO_EFFECT
-        for invariant, effect in asked([[i] for i in range(len(leaves))])
-    ]
-    together = [[i for i in group if alone[i] == NO] for group in siblings]
-    together = [group for group in together if len(group) > 1]
-    found = asked(together) if together else ()
-    for group, (invariant, _) in zip(together, found, strict=True):
-        for i in group if invariant else ():
-            alone[i] = JOINTLY
-    return alone
+    places = range(len(leaves))
+    answers = [answer([i]) for i in places]
+    for siblings_of_one in siblings:
+        group = [i for i in siblings_of_one if answers[i] == NO]
+        if len(group) > 1 and answer(group) == ALONE:
+            answers = [JOINTLY if i in group else old for i, old in enumerate(answers)]
+    return answers
 
 
 def _filled(i, leaf):

@@ -127,9 +127,6 @@ def rotation_report(
         )
     if any(map(jnp.iscomplexobj, leaves)):
         raise ValueError("rotation_report takes real parameters; some of these are complex")
-    value = loss(params)
-    if jnp.shape(value) != () or not jnp.isfinite(value):
-        raise ValueError(f"loss must return a finite number, got {value!r}")
     if not (isinstance(step, numbers.Integral) and 0 <= step < 2**31):
         raise ValueError(f"step must be a whole number in [0, 2³¹), got {step!r}")
     if not leaves:
@@ -183,5 +180,5 @@ def _cells(row: RotationRow) -> tuple[str, ...]:
     decay = "?" if math.isnan(row.decay_per_step) else f"{row.decay_per_step:.3g}"
     turns = ("", "")
     if not math.isnan(row.angle):
-        turns = f"{row.angle:.2g}", f"{row.settles_in:.2g} steps"
+        turns = f"{row.angle:.2g}", f"{float(f'{row.settles_in:.2g}'):,.0f} steps"
     return row.path or "(the root)", shape, row.scale_invariant, decay, *turns

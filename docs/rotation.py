@@ -127,7 +127,7 @@ def main() -> None:
             cells.append(
                 (
                     norm, name, path, row.scale_invariant,
-                    f"{row.angle:.2g}" if told else "", f"{angle:.2g}",
+                    f"{row.angle:.3g}" if told else "", f"{angle:.3g}",
                     f"{angle / row.angle:.2f}" if told else "",
                     f"{row.settles_in:,.0f}" if told else "",
                     f"{run.norms[0]:.1f} → {np.mean(run.norms[-LAST:]):.1f}",
@@ -149,7 +149,7 @@ def _draw(scaled: dict[float, Run]) -> None:
     settled = RATE * np.sqrt(size / (2 * DECAY))
     colors = plots.BLUE, plots.GREEN, plots.VERMILION
     for (scale, run), color in zip(scaled.items(), colors, strict=True):
-        label = f"{scale:.2g} × the usual start"
+        label = f"kernel × {scale:.2g} at the start"
         left.plot(run.norms, color=color, label=label)
         square = settled**2 + (run.norms[0] ** 2 - settled**2) * np.exp(-2 * DECAY * steps)
         left.plot(np.sqrt(square), color=plots.BLACK, linestyle=(0, (1, 2)), linewidth=1.6)
@@ -166,9 +166,9 @@ def _draw(scaled: dict[float, Run]) -> None:
     right.set(
         xlabel="step",
         ylabel="angle per step, radians",
-        title="… and the kernel turns at the speed foretold",
-        yscale="log",
+        title="… and the kernel turns as predicted",
     )
+    plots.log_y(right)
     right.legend()
     figure.savefig(FIGURE, dpi=110, metadata={"Software": None})
 

@@ -183,7 +183,7 @@ PULLS |= {"adam_hd": (0.25, "zero", 0.5), "fine_tuning": (1.0, "fixed weights", 
 
 
 @pytest.mark.parametrize("name", PULLS)
-@pytest.mark.parametrize("options", [{}, {"step": 400}, {"steps": 1000}], ids=str)
+@pytest.mark.parametrize("options", [{"step": 400}, {"steps": 1000}], ids=str)
 def test_the_report_shows_what_a_rule_takes_away_and_towards_what(recipes, name, options):
     distance, towards, up_to = PULLS[name]
     tx, start = recipes[name], {"kernel": jnp.full((2, 3), 0.7), "bias": jnp.full(3, -0.3)}
