@@ -104,7 +104,8 @@ from adamw_jax.relatives import (
     stable_adamw,
 )
 from adamw_jax.report import decay_report
-from adamw_jax.rotation import RotationReport, RotationRow, rotation_report
+from adamw_jax.rotation import rotation_report
+from adamw_jax.rotation_table import RotationReport, RotationRow
 from adamw_jax.rules import kind, path
 from adamw_jax.scaling import ScalingReport, scaling_report
 from adamw_jax.scaling_rules import ScalingRule, TunedRun

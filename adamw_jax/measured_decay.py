@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from adamw_jax import trees
-from adamw_jax.probes import Probe, remembers, taken_away
+from adamw_jax.probes import Probe, remembers, single_numbers, taken_away
 
 SMALL, LARGE = 2.0**-10, 2.0**6
 UNIT = [Probe(1, 1), Probe(2, 2), Probe(1, 2)]
@@ -53,9 +53,7 @@ def measured_decay(
     Returns:
       A decay for each parameter; None where there is none.
     """
-    alone = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct([min(n, 1) for n in p.shape], p.dtype), shapes
-    )
+    alone = single_numbers(shapes)
     leaves = jax.tree.leaves(shapes, is_leaf=trees.is_none)
     history = steps[-1] > 0 and remembers(optimizer, alone)
 

@@ -90,6 +90,13 @@ def taken_away(
     return [None if x is None else 0.0 - np.asarray(x, np.float64) for x in leaves]
 
 
+def single_numbers(shapes: optax.Params) -> optax.Params:
+    """The same tree with one number in the place of each array that has any."""
+    return jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct([min(n, 1) for n in p.shape], p.dtype), shapes
+    )
+
+
 def remembers(optimizer: optax.GradientTransformation, shapes: optax.Params) -> bool:
     """Whether the state depends on parameters that were seen in updates: NaN would stay in it."""
     filled = _filling(shapes)

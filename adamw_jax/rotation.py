@@ -21,7 +21,7 @@ grow as its p-th power, a deviation of ‖w‖² from its equilibrium falls by 2
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,57 +33,11 @@ from adamw_jax.combine import check_transformations
 from adamw_jax.invariance import ALONE, JOINTLY, scale_invariance
 from adamw_jax.measured_decay import measured_decay
 from adamw_jax.parameters import parameters
-from adamw_jax.probes import Probe, remembers, taken_away
-from adamw_jax.responses import Response, noise_responses
-from adamw_jax.tables import printed
+from adamw_jax.probes import Probe, remembers, single_numbers, taken_away
+from adamw_jax.responses import Response, noise_responses, small
+from adamw_jax.rotation_table import RotationReport, RotationRow
 
 HELD = 1000  # steps, in which L2 fills a momentum
-ANGLE = (
-    "Where the loss does not depend on the scale, a step turns the array by the angle, in radians, "
-    "once it has settled: in as many steps, what is missing in ‖w‖² falls to 1/e"
-)
-JOINT = "jointly: with the arrays beside it, as one vector, if they decay alike"
-
-
-class RotationRow(NamedTuple):
-    """One parameter of a `RotationReport`.
-
-    Attributes:
-      path: the names from the root, joined by slashes.
-      shape: the parameter's shape.
-      scale_invariant: "alone", where the loss does not depend on the array's scale;
-        "jointly", where it does not on that of all arrays of one module that have an effect;
-        "no"; or "no effect", where it does not depend on the array at all.
-      decay_per_step: d, the fraction that a step takes away; NaN where there is no fixed one.
-      angle: between the array before a step and after it, in radians, in equilibrium; NaN
-        where the array is not scale-invariant, does not decay towards zero, or is updated in
-        proportion to its norm, as by LAMB.
-      settles_in: the number of steps in which a deviation of ‖w‖² from its equilibrium falls
-        to 1/e; NaN as `angle`.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    scale_invariant: str
-    decay_per_step: float
-    angle: float
-    settles_in: float
-
-
-class RotationReport(NamedTuple):
-    """What `rotation_report` found; prints as a table.
-
-    Attributes:
-      rows: one row for each parameter, in the order of the tree.
-    """
-
-    rows: tuple[RotationRow, ...]
-
-    def __str__(self) -> str:
-        head = "parameter", "shape", "scale-invariant", "λ per step", "angle per step", "settles in"
-        notes = [ANGLE] * any(not math.isnan(row.angle) for row in self.rows)
-        notes += [JOINT] * any(row.scale_invariant == JOINTLY for row in self.rows)
-        return "\n".join([printed(head, map(_cells, self.rows)), *notes])
 
 
 def rotation_report(
@@ -100,14 +54,15 @@ def rotation_report(
     array of zeros, as biases are at first, is replaced by random numbers of size 0.1: a
     kernel before a `LayerNorm` is scale-invariant only as long as its bias is zero. The angle
     and the time follow from the decay, and from how the optimizer's updates follow noise;
-    both are measured, too. Signal in the gradients turns an array faster, and a schedule has
-    to be slower than the array settles.
+    both are measured, too. That gradients are noise is an assumption, and a schedule has to be
+    slower than the array settles: docs/weight-decay.md has measurements from real networks.
 
     Args:
       optimizer: any Optax transformation.
       params: the parameters, real numbers.
       loss: takes the parameters and returns a number, always the same for the same
-        parameters: on one batch, and with fixed dropout if any.
+        parameters: on one batch, with fixed dropout if any, and with `BatchNorm` as in
+        training.
       step: ≥ 0, the number of updates before the one whose decay counts.
 
     Returns:
@@ -137,13 +92,16 @@ def rotation_report(
         modules.setdefault(parameter.path.rpartition("/")[0], []).append(i)
     shapes = jax.eval_shape(lambda tree: tree, params)
     invariant = scale_invariance(loss, params, modules.values())
-    settling = [how in (ALONE, JOINTLY) for how in invariant]
-    # Whatever else there is, is needed for groups and masks alone.
-    small = [
-        shape if settles else jax.ShapeDtypeStruct([1] * len(shape.shape), shape.dtype)
-        for shape, settles in zip(jax.tree.leaves(shapes), settling, strict=True)
+    leaf_shapes, structure = jax.tree.flatten(shapes)
+    alone = jax.tree.leaves(single_numbers(shapes))
+    # Where nothing settles, arrays are needed for groups and masks alone.
+    enough = [
+        small(shape) if how in (ALONE, JOINTLY) else single
+        for how, shape, single in zip(invariant, leaf_shapes, alone, strict=True)
     ]
-    responses = noise_responses(optimizer, jax.tree.structure(shapes).unflatten(small))
+    responses = _in_small(
+        lambda tree: noise_responses(optimizer, tree), structure.unflatten(enough), shapes
+    )
     decays = _decays(optimizer, shapes, step)
     paths = (parameter.path for parameter in found)
     rows = map(_row, paths, map(jnp.shape, leaves), invariant, decays, responses)
@@ -152,17 +110,23 @@ def rotation_report(
 
 def _decays(optimizer, shapes, step):
     """What a step takes away after many at the same place, so that momentum is full of it."""
-    alone = jax.tree.map(lambda p: jax.ShapeDtypeStruct([1] * len(p.shape), p.dtype), shapes)
+    alone = single_numbers(shapes)
     if not remembers(optimizer, alone):
         found = measured_decay(optimizer, shapes, np.array([step], np.int32))
-        present = [decay for decay in found if decay is not None]
-        return [
-            math.nan if d.towards not in ("zero", "") else float(d.fractions[0]) for d in present
-        ]
-    at = np.array([max(step, HELD)], np.int32)
-    held = taken_away(optimizer, alone, at, [Probe(1, 1), Probe(2, 2)], history=True)
+        to_zero = (d for d in found if d is not None)
+        return [float(d.fractions[0]) if d.towards in ("zero", "") else math.nan for d in to_zero]
+    at, probes = np.array([max(step, HELD)], np.int32), [Probe(1, 1), Probe(2, 2)]
+    held = _in_small(lambda tree: taken_away(optimizer, tree, at, probes, True), alone, shapes)
     once, twice = np.array([taken for taken in held if taken is not None])[..., 0].T
     return np.where(np.isclose(2 * once, twice, rtol=1e-2, atol=0), once, math.nan).tolist()
+
+
+def _in_small(measured, tree, shapes):
+    """What is measured with small arrays, or with whole ones if the optimizer has such itself."""
+    try:
+        return measured(tree)
+    except (TypeError, ValueError):
+        return measured(shapes)
 
 
 def _row(path: str, shape: Any, invariant: str, decay: float, response: Response) -> RotationRow:
@@ -173,12 +137,3 @@ def _row(path: str, shape: Any, invariant: str, decay: float, response: Response
     return RotationRow(
         path, shape, invariant, decay, angle, 1 / (2 * decay * (1 + response.degree))
     )
-
-
-def _cells(row: RotationRow) -> tuple[str, ...]:
-    shape = "×".join(map(str, row.shape)) or "number"
-    decay = "?" if math.isnan(row.decay_per_step) else f"{row.decay_per_step:.3g}"
-    turns = ("", "")
-    if not math.isnan(row.angle):
-        turns = f"{row.angle:.2g}", f"{float(f'{row.settles_in:.2g}'):,.0f} steps"
-    return row.path or "(the root)", shape, row.scale_invariant, decay, *turns

@@ -220,6 +220,15 @@ def test_an_empty_tree_has_a_report():
     assert aj.rotation_report(OPTIMIZER, {}, lambda p: 1.0).rows == ()
 
 
+def test_an_optimizer_may_hold_arrays_of_the_parameters_shapes():
+    start = {"w": jnp.ones((4, 20)).at[0].set(2)}
+    held = optax.stateless(lambda u, p: jax.tree.map(lambda u, c: u + 0 * c, u, start))
+    stages = held, aj.decoupled_weight_decay(0.1), aj.scale_by_learning_rate(1e-2)
+    tx = aj.chain(aj.scale_by_adam(0.5), *stages, aj.temporal_average(0.9))
+    (row,) = aj.rotation_report(tx, start, no_scale).rows
+    np.testing.assert_allclose(row.angle, (2 * 1e-3 / 3) ** 0.5, rtol=0.03)
+
+
 def test_no_angle_where_nothing_settles():
     to_one = optax.stateless_with_tree_map(lambda u, w: u + w - 1)
     optimizers = {
