@@ -69,7 +69,7 @@ def made(leads):
 
 def test_a_member_that_is_better_is_named_and_the_table_is_sorted():
     found = made({"sgdw": -1.0, "lion": 0.6, "adopt": 0.0})
-    finding, worse, alike = found.findings
+    finding, worse, alike, _ = found.findings
     assert finding.startswith("Better than adamw with right labels: lion (+0.")
     assert worse.startswith("Worse with right labels: sgdw (−")
     assert alike.startswith("Different by too little to matter with right labels: adopt (")
@@ -83,9 +83,14 @@ def test_a_member_that_is_better_is_named_and_the_table_is_sorted():
 
 
 def test_if_none_is_better_the_largest_lead_is_told():
-    finding, *_ = made({"sgdw": -1.0, "adopt": 0.0}).findings
-    assert finding.startswith("No member is shown to be better than adamw by as much as matters")
-    assert "; the largest lead, with right labels: adopt (+0." in finding
+    found = made({"sgdw": -2.0, "adopt": 0.0})
+    finding, *_, largest = found.findings
+    assert finding == "No member is shown to be better than adamw by as much as matters."
+    assert largest.startswith("The largest lead with right labels: adopt (+0.")
+    (axis,) = found.figures[0].figure.axes
+    (number,) = (text.get_text() for text in axis.texts)  # of the lead that leaves the picture
+    assert number.startswith(("← −2.", "← −1.9"))
+    assert axis.get_xlim()[0] > -1.2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the runs say, in a few sentences and a picture."""
 
+import math
 from collections.abc import Sequence
 
 import polars as pl
@@ -15,6 +16,7 @@ from experiments.tuning import comparisons
 from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement
 from experiments.tuning.measures import ACCURACY, RUN, STOPPED
 
+SPAN = 4  # the picture ends at so many times what matters
 COLORS = {BETTER: plots.GREEN, WORSE: plots.VERMILION}
 
 
@@ -43,15 +45,11 @@ def finding(judged: Sequence[Judgement]) -> str:
     """Which members are better than AdamW."""
     if found := [j for j in judged if j.verdict == BETTER]:
         return f"Better than {BASE} {_by_task(found)}"
-    most = max(judged, key=lambda j: j.lead.mean)
-    return (
-        f"No member is shown to be better than {BASE} by as much as matters; the largest lead, "
-        f"{_by_task([most])}"
-    )
+    return f"No member is shown to be better than {BASE} by as much as matters"
 
 
 def _others(judged: Sequence[Judgement]) -> list[str]:
-    """Which members are worse than AdamW, which as good, and which cannot be told."""
+    """Which members are worse, as good, or not to be told from AdamW, and the largest lead."""
     says = {
         WORSE: "Worse",
         NEGLIGIBLE: "Different by too little to matter",
@@ -60,6 +58,7 @@ def _others(judged: Sequence[Judgement]) -> list[str]:
     found = {
         words: [j for j in judged if j.verdict.endswith(verdict)] for verdict, words in says.items()
     }
+    found["The largest lead"] = [max(judged, key=lambda j: j.lead.mean)]
     return [f"{words} {_by_task(these)}." for words, these in found.items() if these]
 
 
@@ -74,19 +73,26 @@ def _by_task(judged: Sequence[Judgement]) -> str:
 def _figure(config: Settings, tasks: Sequence[str], judged: Sequence[Judgement]) -> Figure:
     order = tables.order(judged, tasks[0])
     figure, axes = plots.subplots(len(tasks), height=1.5 + 0.42 * len(order))
+    widest = SPAN * config.matters
+    ends = [x for j in judged for x in (j.lead.low, j.lead.high) if abs(x) <= widest]
     for axis, each in zip(axes[0], tasks, strict=True):
         plots.no_lead(axis, config.matters)
         for j in judged:
-            if j.task == each:
-                color = COLORS.get(j.verdict, plots.BLUE)
-                plots.interval(axis, j.lead, order.index(j.ours), color)
+            color, y = COLORS.get(j.verdict, plots.BLUE), order.index(j.ours)
+            if j.task == each and abs(j.lead.mean) <= widest:
+                plots.interval(axis, j.lead, y, color)
+            elif j.task == each:
+                beyond, number = math.copysign(widest, j.lead.mean), signed(j.lead.mean)
+                text, side = (f"← {number}", "left") if beyond < 0 else (f"{number} →", "right")
+                axis.annotate(text, (beyond, y), color=color, ha=side, va="center_baseline")
+                ends.append(beyond)
         plots.rows(axis, order if axis is axes[0, 0] else [""] * len(order))
         axis.set(title=each, xlabel=f"points more than {BASE}")
-        if axis is not axes[0, 0]:
-            axis.sharex(axes[0, 0])
+    for axis in axes[0]:
+        axis.set_xlim(min(*ends, -config.matters) - 0.1, max(*ends, config.matters) + 0.1)
     caption = (
         f"Test accuracy: mean over {config.seeds} fresh seeds and 95 % interval. Grey: too small "
         "to matter. Green: better, red: worse, by a corrected test; blue: neither, or by too "
-        "little to matter."
+        f"little to matter. A lead beyond {widest:g} points is a number."
     )
     return Figure("members", finding(judged), figure, caption)
