@@ -1,5 +1,6 @@
 """Steps without a gradient, taken from chosen parameters: what they take away is decay."""
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -79,12 +80,7 @@ def taken_away(
     sizes = jnp.asarray(probes, float).T
     of_probe = after_history if history else fresh
     loop = jax.jit(lambda *operands: jax.lax.map(lambda each: of_probe(*each), operands))
-    found = loop(*sizes, jnp.zeros(len(probes)))
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(found)):
-        raise ValueError(
-            "decay_report measures the decay, so it must be called outside jax.jit, and its "
-            "optimizer must be made of numbers or arrays, not of tracers"
-        )
+    found = _concrete(loop(*sizes, jnp.zeros(len(probes))))
     # Subtracted from zero, so that no decay is 0 and not −0.
     leaves = jax.tree.leaves(found, is_leaf=trees.is_none)
     return [None if x is None else 0.0 - np.asarray(x, np.float64) for x in leaves]
@@ -106,13 +102,22 @@ def remembers(optimizer: optax.GradientTransformation, shapes: optax.Params) -> 
         state = optimizer.init(filled(zero + 1))
         return optimizer.update(filled(zero), state, filled(seen))[1]
 
-    states = (jax.tree.leaves(after(seen, 0.0)) for seen in (1.0, jnp.nan))
-    return not all(
-        np.array_equal(
-            *map(jnp.asarray, pair), equal_nan=jnp.issubdtype(pair[0].dtype, jnp.inexact)
+    def same(x, y):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        return bool(jnp.all((x == y) | ((x != x) & (y != y))))  # NaN is not itself
+
+    states = (jax.tree.leaves(_concrete(after(seen, 0.0))) for seen in (1.0, jnp.nan))
+    return not all(itertools.starmap(same, zip(*states, strict=True)))
+
+
+def _concrete(found):
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(found)):
+        raise ValueError(
+            "the report measures the optimizer, so it must be made outside jax.jit, and the "
+            "optimizer must be made of numbers or arrays, not of tracers"
         )
-        for pair in zip(*states, strict=True)
-    )
+    return found
 
 
 def _filling(shapes):

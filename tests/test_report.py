@@ -430,9 +430,10 @@ def test_numbers_of_steps_may_be_numpys():
     )
 
 
-def test_a_report_cannot_be_made_under_jit():
+@pytest.mark.parametrize("options", [{}, {"step": 3}, {"steps": 3}], ids=str)
+def test_a_report_cannot_be_made_under_jit(options):
     with pytest.raises(ValueError, match=r"outside jax\.jit"):
-        jax.jit(lambda rate: aj.decay_report(aj.adamw(rate), PARAMS))(0.1)
+        jax.jit(lambda rate: aj.decay_report(aj.adamw(rate), PARAMS, **options))(0.1)
 
 
 # What is not a fraction of the parameters
