@@ -16,7 +16,7 @@ from experiments.tuning import comparisons
 from experiments.tuning.comparisons import BETTER, NEGLIGIBLE, UNCLEAR, WORSE, Judgement
 from experiments.tuning.measures import ACCURACY, RUN, STOPPED
 
-SPAN = 4  # the picture ends at so many times what matters
+SPAN = 5  # a lead of more than so many times what matters is no point in the picture
 COLORS = {BETTER: plots.GREEN, WORSE: plots.VERMILION}
 
 
@@ -74,13 +74,14 @@ def _figure(config: Settings, tasks: Sequence[str], judged: Sequence[Judgement])
     order = tables.order(judged, tasks[0])
     figure, axes = plots.subplots(len(tasks), height=1.5 + 0.42 * len(order))
     widest = SPAN * config.matters
-    ends = [x for j in judged for x in (j.lead.low, j.lead.high) if abs(x) <= widest]
+    ends = [-config.matters, config.matters]
     for axis, each in zip(axes[0], tasks, strict=True):
         plots.no_lead(axis, config.matters)
         for j in judged:
             color, y = COLORS.get(j.verdict, plots.BLUE), order.index(j.ours)
             if j.task == each and abs(j.lead.mean) <= widest:
                 plots.interval(axis, j.lead, y, color)
+                ends += [j.lead.low, j.lead.high]
             elif j.task == each:
                 beyond, number = math.copysign(widest, j.lead.mean), signed(j.lead.mean)
                 text, side = (f"← {number}", "left") if beyond < 0 else (f"{number} →", "right")
@@ -89,7 +90,7 @@ def _figure(config: Settings, tasks: Sequence[str], judged: Sequence[Judgement])
         plots.rows(axis, order if axis is axes[0, 0] else [""] * len(order))
         axis.set(title=each, xlabel=f"points more than {BASE}")
     for axis in axes[0]:
-        axis.set_xlim(min(*ends, -config.matters) - 0.1, max(*ends, config.matters) + 0.1)
+        axis.set_xlim(min(ends) - config.matters / 2, max(ends) + config.matters / 2)
     caption = (
         f"Test accuracy: mean over {config.seeds} fresh seeds and 95 % interval. Grey: too small "
         "to matter. Green: better, red: worse, by a corrected test; blue: neither, or by too "
