@@ -8,6 +8,7 @@ from benchmarks import (
     accuracy,
     encodings,
     growth,
+    kernels,
     members,
     precision,
     searches,
@@ -20,6 +21,7 @@ from experiments.harness.devices import use_every_core
 BENCHMARKS: dict[str, Callable[[Path | None], list[report.Table]]] = {
     "accuracy": lambda _: accuracy.tables(),
     "updates": lambda _: updates.tables(),
+    "kernels": lambda _: kernels.tables(),
     "training": training.tables,
     "encodings": lambda _: encodings.tables(),
     "precision": lambda _: precision.tables(),

@@ -38,8 +38,9 @@ def _load() -> ctypes.CDLL | str:
     found = [p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_step{suffix}").exists()]
     if not found:
         return (
-            "the loop was not compiled when adamw_jax was installed. With a C++ compiler such as "
-            "g++ there, install it again: pip install --force-reinstall --no-deps --no-cache-dir"
+            "the loop was not compiled when adamw_jax was installed, for want of a C++ compiler "
+            "such as g++. Where there is one, install it again from its directory: pip install "
+            "--force-reinstall --no-deps DIRECTORY"
         )
     try:
         library = ctypes.CDLL(str(found[0]))

@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <thread>
+#include <mutex>
 #include <type_traits>
 #include <vector>
 
@@ -226,6 +227,8 @@ struct Work {
   std::vector<size_t> blocks;  // where each block begins among the parts, and the last one ends
   bool is_double;
   std::atomic<size_t> next{0}, done{0};
+  std::mutex mutex;
+  std::condition_variable finished;
 
   void divide() {
     int64_t room = 0;
@@ -244,11 +247,22 @@ struct Work {
 
   // Advances block after block, until all are taken.
   void run() {
-    for (size_t i; (i = next.fetch_add(1)) < count(); done.fetch_add(1)) {
+    for (size_t i; (i = next.fetch_add(1)) < count();) {
       for (size_t k = blocks[i]; k < blocks[i + 1]; ++k) {
         advance_leaf(*parts[k].leaf, is_double, parts[k].begin, parts[k].end);
       }
+      if (done.fetch_add(1) + 1 == count()) {
+        std::lock_guard<std::mutex> lock(mutex);
+        finished.notify_all();
+      }
     }
+  }
+
+  // Waits for the blocks that other threads are at. A thread that spins would keep its processor
+  // from them.
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex);
+    finished.wait(lock, [this] { return done.load() == count(); });
   }
 };
 
@@ -280,6 +294,8 @@ ffi::Error step(ffi::ThreadPool pool, bool has_params, bool has_first, bool has_
     auto buffer = *rets.get<ffi::AnyBuffer>(i);
     return {buffer->element_type(), static_cast<char*>(buffer->untyped_data())};
   };
+  work->leaves.reserve(count);
+  work->parts.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     const size_t m = i + count * (1 + has_params), v = m + count * has_first;
     Leaf leaf;
@@ -300,7 +316,7 @@ ffi::Error step(ffi::ThreadPool pool, bool has_params, bool has_first, bool has_
   // shares the work. This thread waits only for blocks that another is at, so that none can block.
   for (int64_t i = 1; i < threads; ++i) pool.Schedule([work] { work->run(); });
   work->run();
-  while (work->done.load() < work->count()) std::this_thread::yield();
+  work->wait();
   return ffi::Error::Success();
 }
 

@@ -128,9 +128,7 @@ def _moved(numbers, count, leaves, places, is_applied):
             some = [leaves[i] for i in chosen]
             if by_loop:
                 varied = functools.partial(_varied, varying)
-                made = in_one_pass(
-                    is_applied, *jax.tree.map(varied, (jnp.stack(of_each, axis=-1), some))
-                )
+                made = in_one_pass(is_applied, *jax.tree.map(varied, (_table(of_each), some)))
             else:
                 rows = [Coefficients(*(c[k] for c in of_each)) for k in range(len(some))]
                 made = [formula(*of, is_applied) for of in zip(rows, some, strict=True)]
@@ -191,6 +189,17 @@ def _coefficients(numbers: Numbers, t: Any, dtype: np.dtype, places: list[int]) 
             )
         )
     )
+
+
+def _table(coefficients: Coefficients) -> jax.Array:
+    """The coefficients as an array, [leaves, 10]."""
+    shape = coefficients.scale.size, len(coefficients)
+    column = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    table = jnp.zeros(shape, coefficients.scale.dtype)
+    # XLA makes one loop of this, and of a concatenation eleven.
+    for i, values in enumerate(coefficients):
+        table = jnp.where(column == i, values[:, None], table)
+    return table
 
 
 def _fits(shape: Shape, state: Any, params: Any) -> bool:
