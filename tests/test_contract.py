@@ -24,6 +24,7 @@ NO_TRANSFORMATIONS = {
     *("equations", "inner_values"),
     *("describe", "piece", "register_for_export"),
     *("stochastic_rounding", "blockwise_quantization", "factored", "memory_report"),
+    *("rotation_report", "scaling_report"),
     "schedule_free_eval_params",
     *("with_master_weights", "with_stochastic_rounding"),
 }
