@@ -59,7 +59,7 @@ def bandwidth(tree: str, moments: str) -> Run:
     return run
 
 
-def torch(tree: str, **options: bool) -> Run:
+def torch(tree: str, **options: Any) -> Run:
     """PyTorch's own AdamW, eager."""
     import torch
 
@@ -137,7 +137,7 @@ def compiled(name: str, mode: str, tree: str, moments: str) -> tuple[Run, dict[s
 
     made = [compiling() for _ in range(3 if mode == "apply" and moments == "float32" else 1)]
     step, _ = made[-1]
-    memory = step.memory_analysis()
+    memory: Any = step.memory_analysis()
     extra = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     about = {
         "compile": float(np.median([seconds for _, seconds in made])),
@@ -210,7 +210,7 @@ def prepared(name: str, mode: str, what: str, moments: str) -> tuple[Run, dict[s
 
 def main() -> None:
     """Prepares what a line asks for, a list, or takes as many steps as it says, a number."""
-    run, name = None, sys.argv[1]
+    run, name, answer = None, sys.argv[1], None
     for line in sys.stdin:
         match json.loads(line):
             case [mode, what, moments]:
