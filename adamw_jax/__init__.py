@@ -28,7 +28,6 @@ from adamw_jax.decay import (
     l2_regularization,
     proximal_weight_decay,
 )
-from adamw_jax.decay_table import DecayOverRun, DecayReport, DecayRow
 from adamw_jax.directions import (
     scale_by_adam,
     scale_by_adamax,
@@ -49,7 +48,6 @@ from adamw_jax.export import register_for_export
 from adamw_jax.factoring import rank_one, scale_by_parameter_rms
 from adamw_jax.groups import partition
 from adamw_jax.masks import decay_except, decay_only
-from adamw_jax.memory import MemoryReport, MemoryRow, memory_report
 from adamw_jax.merges import (
     cautious_step,
     clip_by_rms,
@@ -103,12 +101,14 @@ from adamw_jax.relatives import (
     rmsprop,
     stable_adamw,
 )
-from adamw_jax.report import decay_report
-from adamw_jax.rotation import rotation_report
-from adamw_jax.rotation_table import RotationReport, RotationRow
+from adamw_jax.reports.decay import decay_report
+from adamw_jax.reports.decay_table import DecayOverRun, DecayReport, DecayRow
+from adamw_jax.reports.memory import MemoryReport, MemoryRow, memory_report
+from adamw_jax.reports.rotation import rotation_report
+from adamw_jax.reports.rotation_table import RotationReport, RotationRow
+from adamw_jax.reports.scaling import ScalingReport, scaling_report
+from adamw_jax.reports.scaling_rules import ScalingRule, TunedRun
 from adamw_jax.rules import kind, path
-from adamw_jax.scaling import ScalingReport, scaling_report
-from adamw_jax.scaling_rules import ScalingRule, TunedRun
 from adamw_jax.schedule_free import (
     AverageWeightState,
     ScheduleFreeState,

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 import adamw_jax as aj
-from adamw_jax.invariance import scale_invariance
 from adamw_jax.parameters import parameters
+from adamw_jax.reports.invariance import scale_invariance
 
 IMAGES = jax.random.normal(jax.random.key(0), (16, 6, 6, 4))
 LABELS = jnp.arange(16) % 5

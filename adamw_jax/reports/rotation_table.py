@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from adamw_jax.invariance import JOINTLY
-from adamw_jax.tables import printed
+from adamw_jax.reports.invariance import JOINTLY
+from adamw_jax.reports.tables import printed
 
 ANGLE = (
     "Where the loss does not depend on the scale, a step turns the array by the angle, in radians, "

@@ -15,11 +15,11 @@ import optax
 from adamw_jax import trees
 from adamw_jax.combine import check_transformations
 from adamw_jax.conventions import timescale_from_per_step
-from adamw_jax.decay_table import DecayOverRun, DecayReport, DecayRow
 from adamw_jax.hyperparameters import positive
-from adamw_jax.measured_decay import measured_decay
 from adamw_jax.parameters import parameters
-from adamw_jax.reasons import joined, reasons
+from adamw_jax.reports.decay_table import DecayOverRun, DecayReport, DecayRow
+from adamw_jax.reports.measured_decay import measured_decay
+from adamw_jax.reports.reasons import joined, reasons
 
 
 def decay_report(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adamw_jax.tables import printed
+from adamw_jax.reports.tables import printed
 
 NO_FRACTION = (
     "?: what a step takes away is not a fixed fraction of the parameter, as with L2 inside an "

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from adamw_jax import trees
-from adamw_jax.probes import Probe, remembers, single_numbers, taken_away
+from adamw_jax.reports.probes import Probe, remembers, single_numbers, taken_away
 
 SMALL, LARGE = 2.0**-10, 2.0**6
 UNIT = [Probe(1, 1), Probe(2, 2), Probe(1, 2)]

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from adamw_jax.combine import check_transformations
-from adamw_jax.tables import printed
+from adamw_jax.reports.tables import printed
 
 
 class MemoryRow(NamedTuple):

@@ -30,12 +30,12 @@ import optax
 
 from adamw_jax import trees
 from adamw_jax.combine import check_transformations
-from adamw_jax.invariance import ALONE, JOINTLY, scale_invariance
-from adamw_jax.measured_decay import measured_decay
 from adamw_jax.parameters import parameters
-from adamw_jax.probes import Probe, remembers, single_numbers, taken_away
-from adamw_jax.responses import Response, noise_responses, small
-from adamw_jax.rotation_table import RotationReport, RotationRow
+from adamw_jax.reports.invariance import ALONE, JOINTLY, scale_invariance
+from adamw_jax.reports.measured_decay import measured_decay
+from adamw_jax.reports.probes import Probe, remembers, single_numbers, taken_away
+from adamw_jax.reports.responses import Response, noise_responses, small
+from adamw_jax.reports.rotation_table import RotationReport, RotationRow
 
 HELD = 1000  # steps, in which L2 fills a momentum
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from adamw_jax.scaling_rules import (
+from adamw_jax.reports.scaling_rules import (
     AVERAGES,
     BATCH,
     DECAY,
@@ -20,7 +20,7 @@ from adamw_jax.scaling_rules import (
     ScalingRule,
     TunedRun,
 )
-from adamw_jax.tables import printed
+from adamw_jax.reports.tables import printed
 
 SIZES = "batch_size", "examples", "epochs", "width"
 
