@@ -145,6 +145,13 @@ def compiled(name: str, mode: str, tree: str, moments: str) -> tuple[Run, dict[s
     }
     each = INSIDE if mode == "inside" else 1
 
+    return repeated(step, carry, each), about
+
+
+def repeated(step: Callable[..., Any], carry: Any, each: int) -> Run:
+    """Takes a compiled step as often as asked; one call of it makes `each` steps."""
+    import jax
+
     def run(steps):
         nonlocal carry
         calls = -(-steps // each)
@@ -154,7 +161,7 @@ def compiled(name: str, mode: str, tree: str, moments: str) -> tuple[Run, dict[s
         jax.block_until_ready(carry)
         return (time.perf_counter() - started) / (calls * each)
 
-    return run, about
+    return run
 
 
 def training(name: str, network: str) -> tuple[Run, dict[str, float]]:
@@ -187,16 +194,7 @@ def training(name: str, network: str) -> tuple[Run, dict[str, float]]:
 
     carry = steps(params, tx.init(params))
 
-    def run(count):
-        nonlocal carry
-        calls = -(-count // INSIDE)
-        started = time.perf_counter()
-        for _ in range(calls):
-            carry = steps(*carry)
-        jax.block_until_ready(carry)
-        return (time.perf_counter() - started) / (calls * INSIDE)
-
-    return run, {}
+    return repeated(steps, carry, INSIDE), {}
 
 
 def prepared(name: str, mode: str, what: str, moments: str) -> tuple[Run, dict[str, float]]:

@@ -94,12 +94,7 @@ def run(config: Settings, context: Context) -> Report:
     axes = "batch_sizes", "images", "widths", "epochs", "b2s", "learning_rates", "timescales"
     settings.check_ascending(**{key: getattr(config, key) for key in axes})
     sample(data.SIZES[config.data].images, config.validation, config.images[-1])
-    fewest = min(config.cells, key=lambda cell: cell.steps)
-    if config.timescales[0] * fewest.steps < 1:
-        raise settings.SettingsError(
-            f"timescales: {config.timescales[0]:g} epochs are less than a step, of which an epoch "
-            f"has {fewest.steps} with {fewest.images} images in batches of {fewest.batch_size}"
-        )
+    arms.check_timescale(config.timescales[0], config.cells)
     load = functools.cache(lambda: data.load(config.data, context.data_dir))
     runs = pl.concat(
         _runs(cell, range(i * config.seeds, (i + 1) * config.seeds), config, load, context)

@@ -13,6 +13,7 @@ import polars as pl
 import adamw_jax
 from adamw_jax import sweep
 from adamw_jax.optimizers import NumberOrSchedule
+from experiments.harness.settings import SettingsError
 from experiments.training.loop import Hyperparameters
 
 # Families of arms. AdamW's decay is TIMES_RATE in an experiment that also has it PER_STEP.
@@ -77,6 +78,24 @@ def scheduled(h: Hyperparameters) -> adamw_jax.GradientTransformation:
     """
     schedule = adamw_jax.cosine_warm_restarts(jnp.asarray(h["first_cycle"], int), floor=h["floor"])
     return _decayed(h, lambda step: h["learning_rate"] * schedule(step))
+
+
+def check_timescale(shortest: float, cells: Sequence[Any]) -> None:
+    """Checks that no timescale is shorter than a step.
+
+    Args:
+      shortest: τ in epochs.
+      cells: sizes of runs, with `images`, `batch_size` and `steps`, those in an epoch.
+
+    Raises:
+      SettingsError: it is; the message names the cell with the fewest steps.
+    """
+    fewest = min(cells, key=lambda cell: cell.steps)
+    if shortest * fewest.steps < 1:
+        raise SettingsError(
+            f"timescales: {shortest:g} epochs are less than a step, of which an epoch has "
+            f"{fewest.steps} with {fewest.images} images in batches of {fewest.batch_size}"
+        )
 
 
 def with_timescale(
