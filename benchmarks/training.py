@@ -13,9 +13,13 @@ import optax
 from flax import nnx
 
 import adamw_jax
-from adamw_jax.sweep import Layout, Run, tune
-from adamw_jax.sweep.program import Machine, compile_variant
+from adamw_jax.kernels import fused, missing
+from adamw_jax.sweep import Run
+from adamw_jax.sweep.chunk import Ends
+from adamw_jax.sweep.plan import Measured, Measurement
+from adamw_jax.sweep.program import compile_variant
 from adamw_jax.sweep.variants import variants
+from adamw_jax.sweep.work import Work
 from benchmarks.timing import alternate, ratio
 from experiments.harness import data
 from experiments.harness.report import Table
@@ -35,6 +39,7 @@ class Problem(NamedTuple):
       widths: layer sizes of the MLP.
       batch: images in a step.
       runs: how many runs the sweep is laid out for.
+      epochs: how many a turn has.
     """
 
     name: str
@@ -42,16 +47,22 @@ class Problem(NamedTuple):
     widths: Sequence[int]
     batch: int
     runs: int
+    epochs: int
 
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
         return len(self.loaded.train.labels) // self.batch
 
-    def run(self) -> Run:
+    def run(self, fuse: bool = False) -> Run:
         """An epoch of our training, as a sweep or a single run takes it."""
+
+        def optimizer(h):
+            tx = adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])
+            return fused(tx) if fuse else tx
+
         return classifier_run(
-            lambda h: adamw_jax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+            optimizer,
             functools.partial(MLP, self.widths),
             Sample(len(self.loaded.train.labels)),
             self.batch,
@@ -69,8 +80,8 @@ def problems(data_dir: Path | None) -> list[Problem]:
     digits = train_only(data.load("digits"))
     fashion = train_only(data.load("fashion-mnist", data_dir))
     return [
-        Problem("Digits", digits, (64, 32, 10), 32, runs=256),
-        Problem("Fashion-MNIST", fashion, (784, 256, 128, 10), 128, runs=16),
+        Problem("Digits", digits, (64, 32, 10), 32, runs=256, epochs=21),
+        Problem("Fashion-MNIST", fashion, (784, 256, 128, 10), 128, runs=16, epochs=1),
     ]
 
 
@@ -96,10 +107,9 @@ def tables(data_dir: Path | None) -> list[Table]:
 
 
 def _table(problem: Problem) -> Table:
-    contenders = [
-        _lanes(problem), _scanned(problem), _stepwise(problem), *_pytorch(problem)
-    ]  # fmt: skip
-    times = alternate({c.name: c.epoch for c in contenders}, rounds=9)
+    sweeps = [_lanes(problem, fuse) for fuse in ([False] if missing() else [False, True])]
+    contenders = [*sweeps, _scanned(problem), _stepwise(problem), *_pytorch(problem)]
+    times = alternate({c.name: c.epoch for c in contenders}, rounds=9, calls=problem.epochs)
     per_step = {c.name: times[c.name] / (c.lanes * problem.steps) for c in contenders}
     ours = per_step[contenders[0].name]
     rows = [
@@ -116,33 +126,25 @@ def _table(problem: Problem) -> Table:
         f"{problem.name}, MLP {widths}, batch {problem.batch}, AdamW: steps per second",
         ["", "steps/s", "its time / the sweep's", "compile, s"],
         rows,
-        f"The sweep has {problem.runs} runs. The contenders take turns at an epoch each; the "
-        "median of nine, and in brackets the quartiles of the ratio within a turn. All shuffle in "
-        "each epoch and evaluate nothing. The sweep's layout is the one that it measures as "
-        "fastest. Flax: each step is one jitted call. PyTorch: eager, fused AdamW, the data as "
-        "tensors in memory.",
+        f"The sweep has {problem.runs} runs. Epochs in a turn: {problem.epochs}, of which the "
+        "median counts; the median of nine turns, and in brackets the quartiles of the ratio "
+        "within a round. All shuffle in each epoch and evaluate nothing. The sweep's layout is the "
+        "one that it measures as fastest. Flax: each step is one jitted call. PyTorch: eager, "
+        "fused AdamW, the data as tensors in memory.",
     )
 
 
-def _lanes(problem: Problem) -> Contender:
-    machine = Machine.of(jax.local_devices(), problem.loaded)
+def _lanes(problem: Problem, fuse: bool) -> Contender:
     rows = [{"seed": i, "learning_rate": RATE, "weight_decay": DECAY} for i in range(problem.runs)]
-    (variant,) = variants(problem.run(), rows, (), problem.loaded)
-
-    def inputs(width):
-        return variant.inputs(rows[:width], width)
-
-    compiled: dict[Layout, Any] = {}
-
-    def compile_(layout):
-        if layout not in compiled:
-            compiled[layout] = compile_variant(variant, machine, layout)
-        return compiled[layout]
-
-    # The runs are taken to be so long that measuring layouts costs next to nothing.
-    layout = tune.fastest(compile_, problem.runs, 10_000, machine, inputs)
-    program = compile_(layout)
-    state = program.start(*inputs(program.width))
+    # So long that measuring layouts costs next to nothing.
+    run = problem.run(fuse)._replace(length=10_000)
+    (variant,) = variants(run, rows, (), problem.loaded)
+    work = Work([variant], problem.loaded, Ends(None, None))
+    measured = work(Measurement(variant.name, tuple(rows), problem.runs, None))
+    assert isinstance(measured, Measured)
+    layout, machine = measured.layout, work.machine()
+    program = compile_variant(variant, machine, layout)
+    state = program.start(*variant.inputs(rows[: program.width], program.width))
 
     def epoch():
         nonlocal state
@@ -151,6 +153,7 @@ def _lanes(problem: Problem) -> Contender:
 
     epoch()
     name = f"sweep, {machine.size} devices × {layout.lanes} lanes × {layout.rounds}"
+    name += ", fused steps" if fuse else ""
     return Contender(name, epoch, program.width, program.seconds)
 
 

@@ -79,19 +79,25 @@ def go(output=None, *, length=LENGTH, steps=2, grid=GRID, layout=(1, 1), **optio
 @contextlib.contextmanager
 def compiled_once():
     """What is compiled within the block is kept, since most of the tests' time goes there."""
-    compile_variant, programs = work.compile_variant, {}
+    compilers = {name: getattr(work, name) for name in ("compile_variant", "compile_advance")}
+    compiled = {}
 
-    def kept(variant, machine, layout):
-        key = variant.run, *variant.numbers.items(), machine.mesh, layout
-        if key not in programs:
-            programs[key] = compile_variant(variant, machine, layout)
-        return programs[key]
+    def keeping(name):
+        def kept(variant, machine, layout, *advance):
+            key = name, variant.run, *variant.numbers.items(), machine.mesh, layout
+            if key not in compiled:
+                compiled[key] = compilers[name](variant, machine, layout, *advance)
+            return compiled[key]
 
-    work.compile_variant = kept
+        return kept
+
+    for name in compilers:
+        setattr(work, name, keeping(name))
     try:
         yield
     finally:
-        work.compile_variant = compile_variant
+        for name, compile_ in compilers.items():
+            setattr(work, name, compile_)
 
 
 def columns(results):

@@ -112,8 +112,8 @@ def test_an_executor_measures_layouts_for_all_of_its_workers():
 def test_chunks_that_are_too_large_for_their_workers_are_halved(monkeypatch, tmp_path):
     compile_variant = work.compile_variant
 
-    def compile_(variant, machine, layout):
-        program = compile_variant(variant, machine, layout)
+    def compile_(variant, machine, layout, *advance):
+        program = compile_variant(variant, machine, layout, *advance)
         return program._replace(bytes=10**18) if layout.lanes > 2 else program
 
     monkeypatch.setattr(work, "compile_variant", compile_)

@@ -202,10 +202,10 @@ def compiled_once(monkeypatch):
     """Compiles the same program once for all searches of a test."""
     programs, compile_variant = {}, work.compile_variant
 
-    def compile_(variant, machine, layout):
+    def compile_(variant, machine, layout, *advance):
         key = variant.name, layout, machine.size
         if key not in programs:
-            programs[key] = compile_variant(variant, machine, layout)
+            programs[key] = compile_variant(variant, machine, layout, *advance)
         return programs[key]
 
     monkeypatch.setattr(work, "compile_variant", compile_)
@@ -318,8 +318,8 @@ def searched(output=None, **options):
 def test_trials_that_are_too_large_are_trained_in_fewer_lanes(monkeypatch):
     compile_variant = work.compile_variant
 
-    def compile_(variant, machine, layout):
-        program = compile_variant(variant, machine, layout)
+    def compile_(variant, machine, layout, *advance):
+        program = compile_variant(variant, machine, layout, *advance)
         return program._replace(bytes=10**18) if layout.lanes > 2 else program
 
     monkeypatch.setattr(work, "compile_variant", compile_)

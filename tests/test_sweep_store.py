@@ -768,7 +768,7 @@ def small_memory(monkeypatch):
     def install(lanes, step, calls=0, message=OUT):
         compile_variant, left = work.compile_variant, itertools.count(-calls)
 
-        def compile_(variant, machine, layout):
+        def compile_(variant, machine, layout, *advance):
             def failing(*args):
                 # Only after so many calls: what else is on the device may grow.
                 if layout.lanes * layout.rounds > lanes and next(left) >= 0:
@@ -776,7 +776,7 @@ def small_memory(monkeypatch):
 
             if step == "compiling":
                 failing()
-            program = compile_variant(variant, machine, layout)
+            program = compile_variant(variant, machine, layout, *advance)
 
             def started(*args):
                 failing()
@@ -841,8 +841,8 @@ def test_a_layout_fits_the_memory(told, lanes, monkeypatch, tmp_path):
     need = {}
     compile_variant = work.compile_variant
 
-    def noted(variant, machine, layout):
-        program = compile_variant(variant, machine, layout)
+    def noted(variant, machine, layout, *advance):
+        program = compile_variant(variant, machine, layout, *advance)
         need[layout] = program.bytes
         return program
 

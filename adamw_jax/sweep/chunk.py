@@ -149,11 +149,12 @@ def unpacked(state: Any, runs: int) -> States:
 
 
 def packed(states: Sequence[States], like: Any) -> Any:
-    """The state of a chunk from the states of its runs, padded with copies of the last run.
+    """The state of a chunk from the states of its runs.
 
     Args:
       states: the leaves of each run.
-      like: a state of the program, whose types and shardings the result gets.
+      like: a state of the program, whose types and shardings the result gets. If it is of more
+        runs, the last one is repeated.
     """
     leaves, structure = jax.tree.flatten(like)
     width = len(leaves[0])

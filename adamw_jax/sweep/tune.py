@@ -4,20 +4,24 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 
-from adamw_jax.sweep.program import Layout, Machine, Program
+from adamw_jax.sweep.program import Advance, Layout, Machine, Program
 
 # The part of the free memory that is used: programs also need memory that no analysis shows.
 USABLE = 0.8
 # The seconds that one call of a program should take at least, so that starting it costs little,
 # and that a chunk should take at most, since a kill loses a chunk.
 CALL, CHUNK = 0.05, 60.0
+# The seconds that starting a call costs.
+STARTING = 5e-4
 # Measuring may take the larger of this part of the time that the runs would take one after
 # another, and this many seconds.
 EFFORT, LEAST = 0.05, 5.0
+
+Compiled = TypeVar("Compiled", Advance, Program)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -40,7 +44,7 @@ def available_bytes(machine: Machine) -> float:
     return USABLE * (1024 * int(free.split()[1]) / machine.size + data)
 
 
-def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Machine) -> Program:
+def fitting(compile_: Callable[[Layout], Compiled], layout: Layout, machine: Machine) -> Compiled:
     """Compiles for a layout, halved until the program fits into the memory.
 
     Raises:
@@ -58,38 +62,40 @@ def fitting(compile_: Callable[[Layout], Program], layout: Layout, machine: Mach
 
 
 def fastest(
-    compile_: Callable[[Layout], Program],
+    compile_: Callable[[Layout], Advance],
     runs: int,
     length: int,
     machine: Machine,
-    inputs: Callable[[int], tuple[dict[str, np.ndarray], np.ndarray]],
+    state: Callable[[int], Any],
 ) -> Layout:
     """Measures layouts with 1, 4, 16, … lanes until more lanes are no faster or do not fit.
 
     Args:
-      compile_: compiles the program for a layout.
+      compile_: compiles the advance for a layout.
       runs: how many runs are to be trained.
       length: how often each run is advanced.
       machine: devices and data.
-      inputs: makes hyperparameters and seeds for a width.
+      state: makes the state of so many runs.
 
     Returns:
       The fastest number of lanes, with enough rounds that starting a call costs little.
     """
     speeds: dict[int, float] = {}
+    compiling: dict[int, float] = {}
     began, lanes, effort = time.perf_counter(), 1, math.inf
     while True:
         program = fitting(compile_, Layout(lanes), machine)
         if program.layout.lanes < lanes:
             break
         try:
-            seconds = seconds_of_advance(program, inputs)
+            seconds = seconds_of_advance(program, state(program.width))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if lanes == 1 or not out_of_memory(error):
                 raise
             break
         # Padding does not count as work: the speed is that of all runs together.
         speeds[lanes] = runs / (math.ceil(runs / program.width) * seconds)
+        compiling[lanes] = program.seconds
         if lanes == 1:
             effort = max(LEAST, EFFORT * runs * length / speeds[1])
         spent = time.perf_counter() - began
@@ -101,26 +107,29 @@ def fastest(
         lanes *= 4
     # The fewest lanes that are within 5 % of the fastest: such a difference may be chance.
     best = next(n for n in speeds if speeds[n] > 0.95 * max(speeds.values()))
-    each = runs / (math.ceil(runs / (best * machine.size)) * speeds[best])
+    calls = math.ceil(runs / (best * machine.size))
+    if STARTING * calls * length < compiling[best]:  # rounds take another compilation
+        return Layout(best)
+    each = runs / (calls * speeds[best])
     rounds = min(CALL / each, CHUNK / (each * length))
     return Layout(best, 2 ** max(0, round(math.log2(rounds)))).within(runs, machine.size)
 
 
-def seconds_of_advance(
-    program: Program, inputs: Callable[[int], tuple[dict[str, np.ndarray], np.ndarray]]
-) -> float:
-    """How long a call of `advance` takes, not counting the program's first call.
+def seconds_of_advance(program: Advance | Program, state: Any) -> float:
+    """The least time that a call of `advance` takes, not counting the program's first call.
+
+    Short calls take twice as long at times, when the devices' threads share a core.
 
     Args:
       program: the program.
-      inputs: makes hyperparameters and seeds for a width.
+      state: the state of its runs, which is consumed.
     """
-    state, metrics = program.advance(program.start(*inputs(program.width)))
+    state, metrics = program.advance(state)
     jax.block_until_ready(metrics)
     times = []
-    while len(times) < 3 and sum(times) < 1:
+    while sum(times) < (1 if len(times) < 3 else CALL):
         began = time.perf_counter()
         state, metrics = program.advance(state)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - began)
-    return float(np.median(times))
+    return min(times)

@@ -10,7 +10,14 @@ from adamw_jax.sweep import tune
 from adamw_jax.sweep.chunk import Ends, advance_chunk, packed, unpacked
 from adamw_jax.sweep.manifest import dependencies
 from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
-from adamw_jax.sweep.program import Layout, Machine, Program, compile_variant
+from adamw_jax.sweep.program import (
+    Advance,
+    Layout,
+    Machine,
+    Program,
+    compile_advance,
+    compile_variant,
+)
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import Block
 from adamw_jax.sweep.states import States
@@ -64,11 +71,12 @@ class Work:
         self.variants = {variant.name: variant._replace(members=[]) for variant in variants}
         self.data, self.ends, self.devices = data, ends, devices
         self.machines: dict[int | None, Machine] = {}
+        self.advances: dict[tuple[str, Layout, int], Advance] = {}
         self.programs: dict[tuple[str, Layout, int], Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         settings = {name: getattr(jax.config, name) for name in SETTINGS}
-        own = {"devices": None, "machines": {}, "programs": {}}
+        own = {"devices": None, "machines": {}, "advances": {}, "programs": {}}
         return {"settings": settings, "versions": dependencies(), **vars(self), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -121,28 +129,52 @@ class Work:
         key = variant.name, layout, machine.size
         if key not in self.programs:
             meter.doing("compiling")
-            self.programs[key] = compile_variant(variant, machine, layout)
+            advance = self.advances.get(key)
+            self.programs[key] = compile_variant(variant, machine, layout, advance)
         return self.programs[key]
+
+    def _advance(self, variant: Variant, layout: Layout, machine: Machine, meter: Meter) -> Advance:
+        key = variant.name, layout, machine.size
+        if key not in self.advances:
+            meter.doing("compiling")
+            self.advances[key] = compile_advance(variant, machine, layout)
+        return self.advances[key]
 
     def _measured(self, task: Measurement, meter: Meter) -> Measured:
         variant, machine = self.variants[task.variant], self.machine()
-        inputs = lambda width: variant.inputs(task.rows[:width], width)  # noqa: E731
-        layout = task.layout or tune.fastest(
-            lambda layout: self._program(variant, layout, machine, meter),
-            task.runs,
-            variant.run.length,
-            machine,
-            inputs,
-        )
+        layout = task.layout or self._fastest(task, variant, machine, meter)
         if not task.timed:
             return Measured(layout, machine.size, machine.device)
         layout = layout.within(task.runs, machine.size)
         program = tune.fitting(
             lambda layout: self._program(variant, layout, machine, meter), layout, machine
         )
-        seconds = tune.seconds_of_advance(program, inputs)
+        state = program.start(*variant.inputs(task.rows[: program.width], program.width))
+        seconds = tune.seconds_of_advance(program, state)
         return Measured(
             program.layout, machine.size, machine.device, seconds, program.seconds, program.bytes
+        )
+
+    def _fastest(
+        self, task: Measurement, variant: Variant, machine: Machine, meter: Meter
+    ) -> Layout:
+        # A run on each device is started, and all lanes are copies of these: the programs that
+        # start more take longer to compile than those that advance them.
+        one = tune.fitting(
+            lambda layout: self._program(variant, layout, machine, meter), Layout(), machine
+        )
+        started = one.start(*variant.inputs(task.rows[: one.width], one.width))
+        leaves = unpacked(started, one.width)
+
+        def state(width):
+            return packed([[leaf[i % one.width] for leaf in leaves] for i in range(width)], started)
+
+        return tune.fastest(
+            lambda layout: self._advance(variant, layout, machine, meter),
+            task.runs,
+            variant.run.length,
+            machine,
+            state,
         )
 
     def _trained(self, chunk: Chunk, meter: Meter) -> Trained | TooLarge:
