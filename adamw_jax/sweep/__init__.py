@@ -8,9 +8,10 @@
 A call of `sweep`, which is in `entry`, has the `engine` bring three things together: `plan` says
 what is to be done, chunk by chunk; `executors` are who does it, here or elsewhere (`on_ray`, with
 its `crew`); and `store` is where results are kept. What an executor is given to do is in `work`:
-`program` (runs compiled side by side), `chunk` (runs advanced together) and `tune` (the fastest
-layout). Before that come `grid` (rows of settings) and `variants` (which runs share a program).
-`standing` knows how far each run is, and `results` are their histories, in columns.
+`program` (runs compiled side by side, as a `layout` says, for the devices of a `machine`), `chunk`
+(runs advanced together) and `tune` (the fastest layout). Before that come `grid` (rows of settings)
+and `variants` (which runs share a program). `standing` knows how far each run is, and `results` are
+their histories, in columns.
 
 What is kept is in a `folder`, which is a `directory` or a `bucket` (an object store, with a
 `lease` in the place of a lock): `keeping` writes it, `claim` makes sure whose it is, and
@@ -27,9 +28,9 @@ from adamw_jax.sweep.executors import Executor, Lost, LostRunsError
 from adamw_jax.sweep.files import StoreError
 from adamw_jax.sweep.grid import Grid, Row, concatenated, log_space, product, zipped
 from adamw_jax.sweep.halving import Halving
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.on_ray import Ray
 from adamw_jax.sweep.optimize import optimize
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Progress, time_left
 from adamw_jax.sweep.replay import replay
 from adamw_jax.sweep.results import Result

@@ -7,8 +7,8 @@ from typing import Any
 from adamw_jax.sweep import manifest, parquet
 from adamw_jax.sweep.files import StoreError, digest
 from adamw_jax.sweep.folder import Folder
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.manifest import Manifest, ManifestError, name_of
-from adamw_jax.sweep.program import Layout
 
 MEND = "nothing was changed. Choose another place, or delete what is there"
 

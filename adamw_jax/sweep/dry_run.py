@@ -9,9 +9,9 @@ from adamw_jax.sweep.executors import Executor, Here, repeated
 from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving, rungs_of
 from adamw_jax.sweep.interrupts import held
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.options import check_executor, checked
 from adamw_jax.sweep.plan import SAMPLE, Measurement
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Meter, duration
 from adamw_jax.sweep.run import Run
 from adamw_jax.sweep.variants import Variant, variants

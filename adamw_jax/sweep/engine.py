@@ -13,8 +13,8 @@ from adamw_jax.sweep.executors import Executor, Here, Lost, LostRunsError, Outco
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.halving import Halving, Rung, rungs_of
 from adamw_jax.sweep.interrupts import released
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.plan import SAMPLE, Chunk, Measurement, Plan
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import RUNNING, Block, Results
 from adamw_jax.sweep.standing import Standing

@@ -16,9 +16,9 @@ from adamw_jax.sweep.grid import Row, normalized
 from adamw_jax.sweep.halving import Halving
 from adamw_jax.sweep.interrupts import held
 from adamw_jax.sweep.keeping import Kept
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.manifest import describe, name_of
 from adamw_jax.sweep.options import check_executor, check_place, checked
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Listener, Meter, to_stderr
 from adamw_jax.sweep.results import Result
 from adamw_jax.sweep.reuse import take_over

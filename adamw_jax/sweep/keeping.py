@@ -24,8 +24,8 @@ from adamw_jax.sweep.claim import PARTS, STATES, TABLE, claim
 from adamw_jax.sweep.files import StoreError, digest
 from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.manifest import Manifest, name_of
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.results import Block, Results
 from adamw_jax.sweep.states import States, decoded_states, encoded_states
 from adamw_jax.sweep.store import Part

@@ -21,7 +21,7 @@ import numpy as np
 from adamw_jax.sweep.files import StoreError, digest
 from adamw_jax.sweep.folder import Folder
 from adamw_jax.sweep.grid import Row
-from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.variants import Variant
 from adamw_jax.version import __version__
 

@@ -9,7 +9,7 @@ import jax
 
 from adamw_jax.sweep import processes
 from adamw_jax.sweep.halving import Halving
-from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.layout import Layout
 
 
 def checked(layout: Any, halving: Any, identity: Any, devices: Any, progress: Any) -> Any:

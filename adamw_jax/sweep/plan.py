@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from adamw_jax.sweep.grid import Row
 from adamw_jax.sweep.halving import Rung
-from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.states import States
 from adamw_jax.sweep.store import Store
 

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 
 from adamw_jax.sweep.grid import Row, normalized
-from adamw_jax.sweep.program import Layout, Machine, compile_variant
+from adamw_jax.sweep.layout import Layout
+from adamw_jax.sweep.machine import Machine
+from adamw_jax.sweep.program import compile_variant
 from adamw_jax.sweep.results import Result
 from adamw_jax.sweep.run import Run
 from adamw_jax.sweep.variants import variants

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from adamw_jax.sweep.executors import Executor, Lost, Outcomes, repeated
 from adamw_jax.sweep.halving import rungs_of
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.plan import Chunk, Measurement
-from adamw_jax.sweep.program import Layout
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import DIVERGED, Block, Result
 from adamw_jax.sweep.space import Space

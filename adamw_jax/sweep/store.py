@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from adamw_jax.sweep.program import Layout
+from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.results import Block, Results
 from adamw_jax.sweep.states import States
 

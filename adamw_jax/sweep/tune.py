@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import jax
 
-from adamw_jax.sweep.program import Advance, Layout, Machine, Program
+from adamw_jax.sweep.layout import Layout
+from adamw_jax.sweep.machine import Machine
+from adamw_jax.sweep.program import Advance, Program
 
 # The part of the free memory that is used: programs also need memory that no analysis shows.
 USABLE = 0.8

@@ -8,16 +8,11 @@ import numpy as np
 
 from adamw_jax.sweep import tune
 from adamw_jax.sweep.chunk import Ends, advance_chunk, packed, unpacked
+from adamw_jax.sweep.layout import Layout
+from adamw_jax.sweep.machine import Machine
 from adamw_jax.sweep.manifest import dependencies
 from adamw_jax.sweep.plan import Chunk, Measured, Measurement, Task
-from adamw_jax.sweep.program import (
-    Advance,
-    Layout,
-    Machine,
-    Program,
-    compile_advance,
-    compile_variant,
-)
+from adamw_jax.sweep.program import Advance, Program, compile_advance, compile_variant
 from adamw_jax.sweep.progress import Meter
 from adamw_jax.sweep.results import Block
 from adamw_jax.sweep.states import States
