@@ -24,6 +24,7 @@ HALVING = sweep.Halving("loss", rungs=(2, 4))
 GRID = sweep.product(
     nesterov=[False, True], learning_rate=[0.001, 0.01, 0.1, 1e30], warm=[0, 1], seed=range(2)
 )
+COMPILED = {}  # the programs of all blocks of `compiled_once`
 
 
 def data():
@@ -78,16 +79,15 @@ def go(output=None, *, length=LENGTH, steps=2, grid=GRID, layout=(1, 1), **optio
 
 @contextlib.contextmanager
 def compiled_once():
-    """What is compiled within the block is kept, since most of the tests' time goes there."""
+    """What is compiled within such blocks is kept, since most of the tests' time goes there."""
     compilers = {name: getattr(work, name) for name in ("compile_variant", "compile_advance")}
-    compiled = {}
 
     def keeping(name):
         def kept(variant, machine, layout, *advance):
             key = name, variant.run, *variant.numbers.items(), machine.mesh, layout
-            if key not in compiled:
-                compiled[key] = compilers[name](variant, machine, layout, *advance)
-            return compiled[key]
+            if key not in COMPILED:
+                COMPILED[key] = compilers[name](variant, machine, layout, *advance)
+            return COMPILED[key]
 
         return kept
 
