@@ -70,7 +70,7 @@ def measured(
 
 
 def tables() -> list[Table]:
-    """Measures everything; about five minutes on two cores."""
+    """Measures everything; about four minutes on two cores."""
     if missing():
         raise SystemExit(
             f"python -m benchmarks --only kernels compares fused steps, but {missing()}"

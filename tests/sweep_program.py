@@ -87,7 +87,8 @@ def compiled_once():
             key = name, variant.run, *variant.numbers.items(), machine.mesh, layout
             if key not in COMPILED:
                 COMPILED[key] = compilers[name](variant, machine, layout, *advance)
-            return COMPILED[key]
+            program = COMPILED[key]
+            return program._replace(advance=advance[0].advance) if advance else program
 
         return kept
 

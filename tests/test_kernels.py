@@ -143,6 +143,29 @@ def test_equals_it_for_numbers_that_overflow_vanish_or_are_none():
 
 
 @needs_loop
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_what_does_not_decay_comes_into_no_sum(dtype):
+    mask, ones, odd = {"a": True, "b": False}, jnp.ones(3, dtype), [np.inf, 1, np.nan]
+    cases = [
+        (aj.adamw(0.1, weight_decay=0.3, mask=mask), {"a": ones, "b": jnp.asarray(odd, dtype)}),
+        (aj.adam_l2(0.1, l2=0.3, mask=mask), {"a": ones, "b": jnp.asarray(odd, dtype)}),
+    ]
+    if dtype == "float32":  # an infinite complex product has parts that are NaN
+        infinite = jnp.float32(np.inf)
+        cases += [
+            (aj.adamw(0.1, weight_decay=infinite, mask=mask), {"a": ones, "b": ones}),
+            (aj.adam(infinite), {"a": ones}),
+        ]
+    for tx, params in cases:
+        grads, state = jax.tree.map(jnp.ones_like, params), tx.init(params)
+        expected, actual = tx.update(grads, state, params), fused(tx).update(grads, state, params)
+        for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a.real, b.real, rtol=1e-6)
+        moved, _ = fused(tx).step(grads, state, params)
+        np.testing.assert_allclose(moved["a"].real, (params["a"] + actual[0]["a"]).real, rtol=1e-6)
+
+
+@needs_loop
 def test_a_call_takes_many_leaves():
     params = [jnp.ones(5)] * 300
     tx = fused(aj.adamw(0.1))

@@ -56,7 +56,7 @@ def test_memory_and_time_come_from_the_compiled_programs(monkeypatch):
 
     compile_variant = work.compile_variant
     monkeypatch.setattr(work, "compile_variant", compile_)
-    monkeypatch.setattr(tune, "seconds_of_advance", lambda program, inputs: 0.5)
+    monkeypatch.setattr(tune, "times_of_advance", lambda program, state: [0.5])
     one = jax.devices()[:1]
     estimate = dry_run(problem(), GRID, data(), layout=Layout(2, 2), devices=one)
     assert [program.bytes for program in estimate.programs] == [p.bytes for p in programs]
@@ -76,7 +76,7 @@ def test_workers_share_the_chunks_and_each_compiles(monkeypatch):
     class Two(Counting):
         workers = 2
 
-    monkeypatch.setattr(tune, "seconds_of_advance", lambda program, inputs: 0.5)
+    monkeypatch.setattr(tune, "times_of_advance", lambda program, state: [0.5])
     estimate = dry_run(problem(), GRID, data(), layout=Layout(1, 1), on=Two())
     compiling = sum(program.compile_seconds for program in estimate.programs)
     training = sum(program.train_seconds for program in estimate.programs)

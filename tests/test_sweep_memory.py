@@ -22,33 +22,29 @@ def small_memory(monkeypatch):
     """Lets programs of more than some lanes run out of memory, in one of their steps."""
 
     def install(lanes, step, calls=0, message=OUT):
-        compile_variant, left = work.compile_variant, itertools.count(-calls)
+        left = itertools.count(-calls)
 
-        def compile_(variant, machine, layout, *advance):
-            def failing(*args):
-                # Only after so many calls: what else is on the device may grow.
-                if layout.lanes * layout.rounds > lanes and next(left) >= 0:
-                    raise jax.errors.JaxRuntimeError(message)
+        def failing(layout):
+            # Only after so many calls: what else is on the device may grow.
+            if layout.lanes * layout.rounds > lanes and next(left) >= 0:
+                raise jax.errors.JaxRuntimeError(message)
 
-            if step == "compiling":
-                failing()
-            program = compile_variant(variant, machine, layout, *advance)
+        def in_step(name, compile_):
+            def compiling(variant, machine, layout, *advance):
+                if step == "compiling" and name == "advance":
+                    failing(layout)
+                compiled = compile_(variant, machine, layout, *advance)
 
-            def started(*args):
-                failing()
-                return program.start(*args)
+                def called(*args):
+                    failing(layout)
+                    return getattr(compiled, name)(*args)
 
-            def advanced(*args):
-                failing()
-                return program.advance(*args)
+                return compiled._replace(**{name: called}) if step == name else compiled
 
-            return program._replace(
-                **{"compiling": {}, "start": {"start": started}, "advance": {"advance": advanced}}[
-                    step
-                ]
-            )
+            return compiling
 
-        monkeypatch.setattr(work, "compile_variant", compile_)
+        for name, compile_ in [("start", "compile_variant"), ("advance", "compile_advance")]:
+            monkeypatch.setattr(work, compile_, in_step(name, getattr(work, compile_)))
 
     return install
 
@@ -63,6 +59,14 @@ def test_what_is_out_of_memory_is_halved(told, fits, step, halving, small_memory
     assert [lanes for lanes, _ in layouts(tmp_path)] == [fits[0]] * 2
     assert differing(results, whole(layout=fits, halving=halving)) == []
     assert differing(go(layout=told, halving=halving), results) == []
+
+
+@pytest.mark.parametrize("step", ["compiling", "start", "advance"])
+def test_a_measured_layout_is_one_that_fits(step, small_memory, tmp_path):
+    small_memory(2, step)
+    results = go(tmp_path, layout=None)
+    assert len(results) == len(GRID) and {result.lanes for result in results} <= {1, 2}
+    assert differing(results, go(layout=(results[0].lanes, 1))) == []
 
 
 def test_runs_before_the_memory_went_out_are_kept(small_memory, tmp_path):

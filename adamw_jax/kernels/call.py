@@ -61,12 +61,20 @@ class Moved(NamedTuple):
 
 
 def formula(c: Coefficients, leaf: Leaf, is_applied: bool) -> Moved:
-    """A step of one leaf. The loop in step.cc does the same, with the same rounding but for FMA."""
+    """A step of one leaf. The loop in step.cc does the same, but for the rounding of FMA.
+
+    Where nothing decays, a parameter that is infinite or NaN does not come into the sums.
+    """
     dtype = jnp.result_type(*(numerics.working_dtype(x) for x in leaf if x is not None))
     g, p = (x if x is None else numerics.cast(x, dtype) for x in leaf[:2])
     m, v = (x if x is None else numerics.cast(x, numerics.working_dtype(x)) for x in leaf[2:])
     c = Coefficients(*(numerics.cast(x, dtype) for x in c))
-    g = c.gradient_scale * g if p is None else c.gradient_scale * g + c.gradient_decay * p
+
+    def decayed(x, by):
+        # With `where(by == 0, 0, by * p)` the derivative by the decay would be lost.
+        return x if p is None else x + by * jnp.where((by != 0) | jnp.isfinite(p), p, 0)
+
+    g = decayed(c.gradient_scale * g, c.gradient_decay)
     direction = g
     if m is not None:
         m = numerics.average(Decay(c.complement1, None, None))(m, g)
@@ -75,7 +83,7 @@ def formula(c: Coefficients, leaf: Leaf, is_applied: bool) -> Moved:
         v = numerics.average(Decay(c.complement2, None, None))(v, square(g))
         root = jnp.sqrt(v * c.correction2.real + c.eps_root.real)
         direction = direction / numerics.cast(root + c.eps.real, dtype)
-    out = c.scale * direction if p is None else c.scale * direction + c.decay * p
+    out = decayed(c.scale * direction, c.decay)
     moved = Moved(p + out, m, v) if is_applied else Moved(out, m, v)
     kept = Moved(leaf.p if is_applied else leaf.g, leaf.m, leaf.v)
     return jax.tree.map(lambda new, old: numerics.cast(new, old.dtype), moved, kept)

@@ -69,8 +69,8 @@ INLINE bool is_finite(T x) {
 }
 
 // numerics.average: the step is taken from the nearer end, and an infinite average stays infinite.
-// Each condition is of a number alone: together with `is_long`, which is the same for all numbers,
-// they make a loop that takes twice the time.
+// No condition joins one on a number with `is_long`, which is the same for all numbers: the loop
+// would take twice the time.
 template <class T>
 INLINE T average(T old, T fresh, bool is_long, T factor) {
   const T half = T(0.5) * fresh - T(0.5) * old;

@@ -42,7 +42,7 @@ class Layout:
         return devices * self.lanes * self.rounds
 
     def within(self, runs: int, devices: int) -> "Layout":
-        """The same lanes, with no more rounds than spreading the runs evenly over chunks needs."""
+        """The same lanes, with the fewest rounds with which the runs take no more chunks."""
         rounds = math.ceil(runs / (devices * self.lanes))
         return Layout(self.lanes, math.ceil(rounds / math.ceil(rounds / self.rounds)))
 

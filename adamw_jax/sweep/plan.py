@@ -11,7 +11,7 @@ from adamw_jax.sweep.layout import Layout
 from adamw_jax.sweep.states import States
 from adamw_jax.sweep.store import Store
 
-SAMPLE = 256  # how many rows a worker that measures is sent; it repeats the last
+SAMPLE = 256  # how many rows a worker that measures is sent; it repeats them
 
 
 class Chunk(NamedTuple):

@@ -64,7 +64,7 @@ def compile_advance(variant: Variant, machine: Machine, layout: Layout) -> Advan
 def compile_variant(
     variant: Variant, machine: Machine, layout: Layout, advance: Advance | None = None
 ) -> Program:
-    """Compiles both functions, or the first where the second has been compiled for the layout."""
+    """Compiles both functions, or only the first where `advance` is the second for this layout."""
     advance = advance or compile_advance(variant, machine, layout)
     began, run = time.perf_counter(), variant.run.typed()
     one = {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in variant.numbers.items()}

@@ -14,11 +14,11 @@ from adamw_jax.sweep.program import Advance, Program
 
 # The part of the free memory that is used: programs also need memory that no analysis shows.
 USABLE = 0.8
-# The seconds that one call of a program should take at least, so that starting it costs little,
-# and that a chunk should take at most, since a kill loses a chunk.
+# The seconds that one call of a program should take at least, so that starting it costs little (and
+# that calls are timed for), and that a chunk should take at most, since a kill loses a chunk.
 CALL, CHUNK = 0.05, 60.0
-# The seconds that starting a call costs.
-STARTING = 5e-4
+# The seconds that a call and a chunk cost beside the training.
+PER_CALL, PER_CHUNK = 5e-4, 8e-3
 # Measuring may take the larger of this part of the time that the runs would take one after
 # another, and this many seconds.
 EFFORT, LEAST = 0.05, 5.0
@@ -80,17 +80,22 @@ def fastest(
       state: makes the state of so many runs.
 
     Returns:
-      The fastest number of lanes, with enough rounds that starting a call costs little.
+      The fastest number of lanes, with several rounds where that saves more time than compiling
+      them takes.
+
+    Raises:
+      MemoryError: not even a single run fits into memory.
     """
     speeds: dict[int, float] = {}
     compiling: dict[int, float] = {}
     began, lanes, effort = time.perf_counter(), 1, math.inf
     while True:
-        program = fitting(compile_, Layout(lanes), machine)
-        if program.layout.lanes < lanes:
-            break
         try:
-            seconds = seconds_of_advance(program, state(program.width))
+            program = fitting(compile_, Layout(lanes), machine)
+            if program.layout.lanes < lanes:
+                break
+            # The least: short calls take twice as long at times, when threads share a core.
+            seconds = min(times_of_advance(program, state(program.width)))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if lanes == 1 or not out_of_memory(error):
                 raise
@@ -109,18 +114,16 @@ def fastest(
         lanes *= 4
     # The fewest lanes that are within 5 % of the fastest: such a difference may be chance.
     best = next(n for n in speeds if speeds[n] > 0.95 * max(speeds.values()))
-    calls = math.ceil(runs / (best * machine.size))
-    if STARTING * calls * length < compiling[best]:  # rounds take another compilation
+    chunks = math.ceil(runs / (best * machine.size))
+    if chunks * (PER_CHUNK + length * PER_CALL) < compiling[best]:
         return Layout(best)
-    each = runs / (calls * speeds[best])
+    each = runs / (chunks * speeds[best])
     rounds = min(CALL / each, CHUNK / (each * length))
     return Layout(best, 2 ** max(0, round(math.log2(rounds)))).within(runs, machine.size)
 
 
-def seconds_of_advance(program: Advance | Program, state: Any) -> float:
-    """The least time that a call of `advance` takes, not counting the program's first call.
-
-    Short calls take twice as long at times, when the devices' threads share a core.
+def times_of_advance(program: Advance | Program, state: Any) -> list[float]:
+    """The seconds that calls of `advance` take, without the program's first.
 
     Args:
       program: the program.
@@ -134,4 +137,4 @@ def seconds_of_advance(program: Advance | Program, state: Any) -> float:
         state, metrics = program.advance(state)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - began)
-    return min(times)
+    return times

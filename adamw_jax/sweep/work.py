@@ -65,7 +65,7 @@ class Work:
     ):
         self.variants = {variant.name: variant._replace(members=[]) for variant in variants}
         self.data, self.ends, self.devices = data, ends, devices
-        self.machines: dict[int | None, Machine] = {}
+        self.machines: dict[int, Machine] = {}
         self.advances: dict[tuple[str, Layout, int], Advance] = {}
         self.programs: dict[tuple[str, Layout, int], Program] = {}
 
@@ -110,9 +110,10 @@ class Work:
         Raises:
           ValueError: there are not so many.
         """
+        found = list(self.devices or jax.local_devices())
+        devices = len(found) if devices is None else devices
         if devices not in self.machines:
-            found = list(self.devices or jax.local_devices())
-            if devices is not None and devices > len(found):
+            if devices > len(found):
                 raise ValueError(
                     f"this worker has {len(found)} devices; the one that measured the layouts had "
                     f"{devices}. Let all workers have as many"
@@ -124,7 +125,7 @@ class Work:
         key = variant.name, layout, machine.size
         if key not in self.programs:
             meter.doing("compiling")
-            advance = self.advances.get(key)
+            advance = self._advance(variant, layout, machine, meter)
             self.programs[key] = compile_variant(variant, machine, layout, advance)
         return self.programs[key]
 
@@ -145,7 +146,7 @@ class Work:
             lambda layout: self._program(variant, layout, machine, meter), layout, machine
         )
         state = program.start(*variant.inputs(task.rows[: program.width], program.width))
-        seconds = tune.seconds_of_advance(program, state)
+        seconds = float(np.median(tune.times_of_advance(program, state)))
         return Measured(
             program.layout, machine.size, machine.device, seconds, program.seconds, program.bytes
         )
@@ -153,24 +154,32 @@ class Work:
     def _fastest(
         self, task: Measurement, variant: Variant, machine: Machine, meter: Meter
     ) -> Layout:
-        # A run on each device is started, and all lanes are copies of these: the programs that
-        # start more take longer to compile than those that advance them.
-        one = tune.fitting(
-            lambda layout: self._program(variant, layout, machine, meter), Layout(), machine
-        )
-        started = one.start(*variant.inputs(task.rows[: one.width], one.width))
-        leaves = unpacked(started, one.width)
+        if not jax.tree.leaves(variant.state):  # by which lanes would be counted
+            return Layout()
+
+        def compile_(layout):
+            return self._program(variant, layout, machine, meter)
+
+        # All runs are started with one on each device: to compile what starts more at a time takes
+        # longer than to compile what advances them.
+        one, rows, started = tune.fitting(compile_, Layout(), machine), task.rows, list[States]()
+        like = one.start(*variant.inputs(rows[: one.width], one.width))
 
         def state(width):
-            return packed([[leaf[i % one.width] for leaf in leaves] for i in range(width)], started)
+            while len(started) < min(width, len(rows)):
+                some = rows[len(started) : len(started) + one.width]
+                leaves = unpacked(one.start(*variant.inputs(some, one.width)), len(some))
+                started.extend([leaf[i] for leaf in leaves] for i in range(len(some)))
+            return packed([started[i % len(started)] for i in range(width)], like)
 
-        return tune.fastest(
+        layout = tune.fastest(
             lambda layout: self._advance(variant, layout, machine, meter),
             task.runs,
             variant.run.length,
             machine,
             state,
         )
+        return tune.fitting(compile_, layout, machine).layout
 
     def _trained(self, chunk: Chunk, meter: Meter) -> Trained | TooLarge:
         variant, machine = self.variants[chunk.variant], self.machine(chunk.devices)
