@@ -16,7 +16,12 @@ from pathlib import Path
 import pytest
 from object_campaign import killed_again_and_again
 from object_store import FAULTS, SECRETS, client, objects, serving, well
-from sweep_program import GRID, HALVING, begin, compiled_once, differing, go
+from sweep_directories import (
+    FEW,
+    compiling_once,  # noqa: F401  a fixture
+    whole_sweeps,  # noqa: F401  a fixture
+)
+from sweep_program import HALVING, begin, differing, go
 from test_sweep_processes import ended, together
 
 from adamw_jax import sweep
@@ -24,15 +29,8 @@ from adamw_jax.sweep import connection, lease
 from adamw_jax.sweep.bucket import Bucket
 from adamw_jax.sweep.folder import opened
 
-FEW = GRID[::8]  # four runs, in two programs
 KEPT = [".lease-0", "results.parquet", "sweep.json"]
 numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiling_once():
-    with compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +49,6 @@ def short_lease(server, monkeypatch):
 @pytest.fixture
 def url():
     return f"s3://bucket/folder/{next(numbers)}"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Makes uninterrupted sweeps in directories, one for each set of options."""
-    made = {}
-
-    def make(**options):
-        key = repr(sorted(options.items()))
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("whole")
-            go(made[key], **options)
-        return made[key]
-
-    return make
 
 
 def table(url):
