@@ -1,271 +1,24 @@
-"""Masks by rule: which parameters they pick in real models, and what they say when they cannot."""
+"""Masks by rule: trees out of the ordinary, how they print, and wherever a mask goes."""
 
 import pickle
 
 import chex
-import equinox as eqx
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from cases import walk
-from flax import nnx
-from flax.training.train_state import TrainState
-from transformer import MODELS, by_path, nnx_module, transformer
+from decaying import moved
+from transformer import by_path
 
 import adamw_jax as aj
-from adamw_jax.parameters import parameters
 
-every_model = pytest.mark.parametrize("model", MODELS)
 PARAMS = {
     "layer": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 5.0)},
     "norm": {"scale": jnp.ones(2)},
     "embed": {"embedding": jnp.ones((3, 2))},
 }
-
-
-def marked(mask, tree):
-    """The paths of the parameters that a mask lets decay."""
-    return {path for path, mark in by_path(mask(tree)).items() if mark} & set(by_path(tree))
-
-
-def moved(tx, params):
-    """The paths of the parameters that a step without a gradient moves: what decays."""
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-    return {path for path, update in by_path(updates).items() if jnp.any(update != 0)}
-
-
-def without_zeros(params):
-    """The same tree with no zero in it, so that whatever decays can be seen to move."""
-    return jax.tree.map(lambda x: x + (x == 0).astype(x.dtype), params)
-
-
-# In real models
-
-
-@every_model
-def test_every_kind_is_known_as_a_reader_of_the_model_knows_it(model):
-    found = parameters(transformer(model).params)
-    assert {p.path: p.kind for p in found if p.is_there} == transformer(model).kinds
-
-
-@every_model
-def test_decay_except_decays_the_kernels_and_nothing_else(model):
-    network = transformer(model)
-    assert marked(aj.decay_except(), network.params) == network.kernels
-    tx = aj.adamw(0.1, weight_decay=0.1, mask=aj.decay_except())
-    assert moved(tx, network.params) == network.kernels
-
-
-def mistaken(model, path, kind):
-    """What the usual rule takes for a kernel, more than one axis, and is none."""
-    if kind == "embedding":
-        return True
-    if "stacked" in model:
-        return kind != "weight" and path.startswith("blocks")
-    return path.endswith(("/query/bias", "/key/bias", "/value/bias"))  # (heads, head size)
-
-
-@every_model
-def test_counting_axes_would_decay_biases_and_norms(model):
-    network = transformer(model)
-    matrices = {path for path, leaf in by_path(network.params).items() if jnp.ndim(leaf) > 1}
-    wrong = {path for path, kind in network.kinds.items() if mistaken(model, path, kind)}
-    assert matrices == network.kernels | wrong
-    # In a stacked model no parameter of a block, of whatever kind, has one axis.
-    assert ("stacked" in model) == all(p in matrices for p in network.kinds if "block" in p)
-
-
-@pytest.mark.parametrize("stacked", [False, True], ids=["plain", "stacked"])
-def test_the_same_mask_fits_the_variables_of_an_nnx_optimizer_and_its_arrays(stacked):
-    # nnx.Optimizer calls init with Variables and update with arrays.
-    network = nnx_module(stacked)
-    before = by_path(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
-    rule = aj.path("head/*")
-    for mask in aj.decay_except(), aj.decay_except(rule), aj.decay_only(aj.kind("weight")):
-        state = nnx.state(network, nnx.Param)
-        assert marked(mask, state) == marked(mask, nnx.to_pure_dict(state))
-    tx = aj.adamw(0.1, weight_decay=0.5, mask=aj.decay_except())
-    optimizer = nnx.Optimizer(network, tx, wrt=nnx.Param)
-    zeros = jax.tree.map(jnp.zeros_like, nnx.state(network, nnx.Param))
-    nnx.jit(lambda optimizer, network: optimizer.update(network, zeros))(optimizer, network)
-    after = by_path(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
-    kernels = transformer("NNX stacked" if stacked else "NNX plain").kernels
-    for name, old in before.items():
-        np.testing.assert_allclose(after[name], (0.95 if name in kernels else 1) * old, rtol=1e-6)
-
-
-class Partitioned(nn.Module):
-    """A layer whose parameters are in boxes that say how they are sharded."""
-
-    box: object
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Dense(4, kernel_init=self.box(nn.initializers.ones, ("in", "out")))(x)
-        return nn.LayerNorm(scale_init=self.box(nn.initializers.ones, ("out",)))(x)
-
-
-@pytest.mark.parametrize("box", [nn.with_partitioning, nn.with_logical_partitioning])
-def test_boxes_around_arrays_are_no_part_of_the_path(box):
-    params = Partitioned(box).init(jax.random.key(0), jnp.ones((1, 4)))["params"]
-    assert isinstance(params["Dense_0"]["kernel"], nn.Partitioned)
-    expected = {
-        ("Dense_0/kernel", "weight"),
-        ("Dense_0/bias", "bias"),
-        ("LayerNorm_0/scale", "scale"),
-        ("LayerNorm_0/bias", "bias"),
-    }
-    assert {(p.path, p.kind) for p in parameters(params)} == expected
-    assert parameters(nn.unbox(params)) == parameters(params)
-    for mask in aj.decay_except(), aj.decay_only("Dense_?/kernel"):
-        tx = aj.adamw(0.1, weight_decay=0.5, mask=mask)
-        assert moved(tx, without_zeros(params)) == {"Dense_0/kernel"}
-
-
-@pytest.mark.parametrize("stacked", [False, True], ids=["plain", "stacked"])
-def test_a_linen_train_state_decays_the_kernels(stacked):
-    network = transformer("Linen stacked" if stacked else "Linen plain")
-    params = network.params
-    tx = aj.adamw(0.1, weight_decay=0.5, mask=aj.decay_except())
-    state = TrainState.create(apply_fn=network.logits, params=params, tx=tx)
-    after = state.apply_gradients(grads=jax.tree.map(jnp.zeros_like, params)).params
-    before, after = by_path(params), by_path(after)
-    for name, old in before.items():
-        factor = 0.95 if name in network.kernels else 1
-        np.testing.assert_allclose(after[name], factor * old, rtol=1e-6)
-
-
-def test_functions_and_numbers_among_the_leaves_of_a_module_do_no_harm():
-    # Gradients have None there, but the parameters may be the whole module.
-    network = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
-    gradients = jax.tree.map(
-        lambda x: jnp.zeros_like(x) if eqx.is_inexact_array(x) else None, network
-    )
-    tx = aj.chain(aj.decoupled_weight_decay(0.5, aj.decay_except()), aj.gd(0.1))
-    updates, _ = tx.update(gradients, tx.init(network), network)
-    decayed = {path for path, update in by_path(updates).items() if jnp.any(update != 0)}
-    assert decayed == {"layers/0/weight", "layers/1/weight"}
-    chex.assert_trees_all_equal_structs(eqx.apply_updates(network, updates), network)
-
-
-# What things are called
-
-
-class LayerNorm(eqx.Module):
-    """A module that is known by its class alone."""
-
-    weight: jax.Array
-
-
-class Embedding(LayerNorm):
-    pass
-
-
-class Linear(LayerNorm):
-    pass
-
-
-def at(*path, leaf=1.0):
-    """A tree of dictionaries with one leaf, an array unless it is a module."""
-    tree = leaf if isinstance(leaf, eqx.Module) else jnp.full(2, leaf)
-    for name in reversed(path):
-        tree = {name: tree}
-    return tree
-
-
-KINDS_OF = [
-    ("bias", at("dense", "bias")),
-    ("bias", at("dense", "Bias")),
-    ("bias", at("linear", "b")),
-    ("bias", at("layer_norm", "beta")),
-    ("bias", at("layer_norm", "offset")),
-    ("bias", at("attention", "in_proj_bias")),
-    ("scale", at("LayerNorm_0", "scale")),
-    ("scale", at("batch_norm", "gamma")),
-    ("scale", at("norm1", "weight")),
-    ("scale", at("RMSNorm_0", "weight")),
-    ("scale", at("second", leaf=LayerNorm(jnp.ones(2)))),
-    ("embedding", at("token", "embedding")),
-    ("embedding", at("token", "embeddings")),
-    ("embedding", at("pos_embed")),
-    ("embedding", at("lookup", leaf=Embedding(jnp.ones(2)))),
-    ("weight", at("dense", "kernel")),
-    ("weight", at("linear", "w")),
-    ("weight", at("linear", "weight")),
-    ("weight", at("second", leaf=Linear(jnp.ones(2)))),
-    # The class decides where there is one, whatever the attribute is called.
-    ("weight", at("norm", leaf=Linear(jnp.ones(2)))),
-    ("weight", at("embed", leaf=Linear(jnp.ones(2)))),
-    # Inside something that is called so, but not itself the table or the scale.
-    ("weight", at("patch_embed", "kernel")),
-    ("weight", at("norm", "kernel")),
-]
-
-
-@pytest.mark.parametrize(
-    "expected, tree", KINDS_OF, ids=[parameters(tree)[0].path for _, tree in KINDS_OF]
-)
-def test_kinds_go_by_names_and_classes(expected, tree):
-    assert [p.kind for p in parameters(tree)] == [expected]
-    assert jax.tree.leaves(aj.decay_except()(tree)) == [expected == "weight"]
-    assert jax.tree.leaves(aj.decay_only(aj.kind(expected))(tree)) == [True]
-    for other in {"weight", "bias", "scale", "embedding"} - {expected}:
-        with pytest.raises(ValueError, match="matches no parameter"):
-            aj.decay_only(aj.kind(other))(tree)
-
-
-HEAD, FIRST, SECOND = "Head/kernel", "layers/0/kernel", "layers/1/kernel"
-BIASES = {"layers/0/bias", "layers/1/bias"}
-TREE = {
-    "Head": {"kernel": jnp.ones((2, 2))},
-    "layers": [{"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for _ in range(2)],
-}
-PATTERNS = {
-    "*": {HEAD, FIRST, SECOND} | BIASES,
-    "*kernel": {HEAD, FIRST, SECOND},
-    "Head/*": {HEAD},
-    "Head*": {HEAD},
-    "layers/*": {FIRST, SECOND} | BIASES,  # a star stands for slashes, too
-    "layers/0/kernel": {FIRST},
-    "layers/?/kernel": {FIRST, SECOND},
-    "layers/[01]/kernel": {FIRST, SECOND},
-    "layers/[!0]/*": {SECOND, "layers/1/bias"},
-    "*/b*": BIASES,
-    "[Hh]ead/*": {HEAD},
-}
-NO_MATCH = ["head/*", "*KERNEL", "kernel", "layers/[2-9]/*", "Head", "?/kernel", "layers\\*", ""]
-
-
-@pytest.mark.parametrize("pattern, expected", PATTERNS.items(), ids=PATTERNS)
-def test_patterns_match_whole_paths(pattern, expected):
-    everything = PATTERNS["*"]
-    for rule in pattern, aj.path(pattern):
-        assert marked(aj.decay_only(rule), TREE) == expected
-        assert marked(aj.decay_except(rule), TREE) == everything - expected
-
-
-@pytest.mark.parametrize("pattern", NO_MATCH)
-def test_a_rule_that_picks_nothing_is_refused_with_the_paths_there_are(pattern):
-    for mask in aj.decay_except(pattern), aj.decay_only(aj.kind("bias"), pattern):
-        with pytest.raises(ValueError) as caught:
-            aj.adamw(0.1, mask=mask).init(TREE)
-        lines = str(caught.value).splitlines()
-        assert lines[0] == f"path({pattern!r}) matches no parameter; there are:"
-        listed = [f"  {path}  ({'bias' if 'bias' in path else 'weight'})" for path in by_path(TREE)]
-        assert lines[1:] == listed
-
-
-def test_rules_add_up():
-    mask = aj.decay_except(aj.kind("bias"), "Head/*")
-    assert marked(mask, TREE) == {FIRST, SECOND}
-    assert marked(aj.decay_only("Head/*", "layers/0/*"), TREE) == {HEAD, FIRST, "layers/0/bias"}
-    # The default asks for no kind to be there; a kind that is asked for must be.
-    assert marked(aj.decay_except(), TREE) == {HEAD, FIRST, SECOND}
-    with pytest.raises(ValueError, match=r"^kind\('scale'\) matches no parameter; there are:\n"):
-        aj.decay_except(aj.kind("scale"))(TREE)
 
 
 # Trees out of the ordinary
@@ -388,6 +141,12 @@ def test_an_optimizer_with_a_mask_by_rule_prints_as_what_makes_it():
     chex.assert_trees_all_equal(walk(again, PARAMS), walk(tx, PARAMS))
 
 
+def test_masks_and_rules_are_values():
+    mask = aj.decay_except("head/*", aj.kind("bias"))
+    assert mask == aj.decay_except("head/*", aj.kind("bias")) != aj.decay_except("head/*")
+    assert hash(mask) == hash(pickle.loads(pickle.dumps(mask))) and mask in {mask}
+
+
 # Wherever a mask goes
 
 KERNEL = {"layer/kernel"}
@@ -439,59 +198,3 @@ def test_masks_by_rule_pass_through_jit_and_scan():
     factors = by_path(shrunk)
     np.testing.assert_allclose(factors.pop("layer/kernel"), 0.95**4, rtol=1e-5)
     assert set(factors.values()) == {1.0}
-
-
-NAMES_OF_KINDS = {
-    "bias": "bias biases bias_ih_l0 in_proj_bias b b1 beta offset relative_position_bias_table",
-    "scale": "scale gamma g logit_scale attn_norm ln_1/weight bn1/weight norm/0/weight "
-    "LayerNorm_0/scale layer_norm2/weight",
-    "embedding": "embedding embed pos_emb pos_embedding cls_token wte cls embed_tokens/weight",
-    "weight": "kernel weight w W1 lora_a in_proj_weight normal_head/weight norm_proj/weight "
-    "patch_embed/proj/weight unembed/kernel recurrent_kernel",
-    "other": "B negative_slope temperature A_log unembed",
-}
-
-
-@pytest.mark.parametrize(
-    "kind, paths", [(k, p) for k, ps in NAMES_OF_KINDS.items() for p in ps.split()]
-)
-def test_names_tell_the_kind_nested_and_flattened(kind, paths):
-    *modules, name = paths.split("/")
-    nested = {name: jnp.ones(2)}
-    for module in reversed(modules):
-        nested = {module: nested}
-    trees = nested, {paths: jnp.ones(2)}, {paths.replace("/", "."): jnp.ones(2)}
-    for tree in (*trees, {tuple(["a", *modules, name]): jnp.ones(2)}):
-        assert [p.kind for p in parameters(tree)] == [kind]
-
-
-def test_masks_and_rules_are_values():
-    mask = aj.decay_except("head/*", aj.kind("bias"))
-    assert mask == aj.decay_except("head/*", aj.kind("bias")) != aj.decay_except("head/*")
-    assert hash(mask) == hash(pickle.loads(pickle.dumps(mask))) and mask in {mask}
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class Odd:
-    """A container whose keys are plain strings, and whose [] means something else."""
-
-    def __init__(self, weight, bias):
-        self.children = weight, bias
-
-    def __getitem__(self, name):
-        raise TypeError("no such thing")
-
-    def tree_flatten_with_keys(self):
-        return list(zip(["weight", "bias"], self.children, strict=True)), None
-
-    @classmethod
-    def tree_unflatten(cls, _, children):
-        return cls(*children)
-
-
-def test_containers_of_any_sort_have_names():
-    found = parameters({"norm": [Odd(jnp.ones(2), {"scale": jnp.ones(2)})]})
-    assert [(p.path, p.kind) for p in found] == [
-        ("norm/0/weight", "scale"),
-        ("norm/0/bias/scale", "scale"),
-    ]
