@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 from sweep_program import GRID, HALVING, compiled_once, go
@@ -49,6 +50,14 @@ def broken_off(output, calls, **options):
     with pytest.raises(KeyboardInterrupt):
         go(output, progress=stopping(calls), **options)
     return output
+
+
+def brought_to(state, directory, whole, calls=28, **options):
+    """A directory in which a sweep is "finished", or "begun" and stopped at some call."""
+    if state == "finished":
+        shutil.copytree(whole(**options), directory, dirs_exist_ok=True)
+    else:
+        broken_off(directory, calls, **options)
 
 
 def contents(directory):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from flax import nnx
 from sweep_directories import (
     FEW,
-    broken_off,
+    brought_to,
     compiling_once,  # noqa: F401  a fixture
     contents,
     edited,
@@ -63,10 +62,7 @@ STATES += [(name, "begun") for name, (edit, *_) in OTHERS.items() if edit is not
 @pytest.mark.parametrize(("name", "state"), STATES)
 def test_another_sweep_is_refused_and_nothing_changed(name, state, whole, tmp_path, monkeypatch):
     edit, options, told = OTHERS[name]
-    if state == "finished":
-        shutil.copytree(whole(identity=IDENTITY), tmp_path, dirs_exist_ok=True)
-    else:
-        broken_off(tmp_path, 28, identity=IDENTITY)
+    brought_to(state, tmp_path, whole, identity=IDENTITY)
     edit(tmp_path)
     before = contents(tmp_path)
     monkeypatch.setattr(work, "compile_variant", never)

@@ -4,12 +4,12 @@ import contextlib
 import json
 import random
 import re
-import shutil
 import warnings
 
 import pytest
 from sweep_directories import (
     broken_off,
+    brought_to,
     compiling_once,  # noqa: F401  a fixture
     contents,
     edited,
@@ -51,15 +51,19 @@ def turned(path):
 DAMAGES = pytest.mark.parametrize("damage", [cut, emptied, zeroed, overwritten, turned])
 
 
-@DAMAGES
-def test_a_damaged_part_is_named_and_done_again(damage, whole, tmp_path):
-    path = parts(broken_off(tmp_path, 28))[1]
+def check_is_named_and_made_again(path, damage, directory, whole):
     damage(path)
     with pytest.raises(StoreError, match=rf"(?s){re.escape(str(path))} is damaged.*delete it"):
-        go(tmp_path)
+        go(directory)
     path.unlink()
-    go(tmp_path)
-    assert differing(tmp_path, whole()) == []
+    go(directory)
+    assert differing(directory, whole()) == []
+
+
+@DAMAGES
+def test_a_damaged_part_is_named_and_done_again(damage, whole, tmp_path):
+    part = parts(broken_off(tmp_path, 28))[1]
+    check_is_named_and_made_again(part, damage, tmp_path, whole)
 
 
 @pytest.mark.parametrize("part", [0, -1], ids=["first", "last"])
@@ -88,14 +92,8 @@ def test_damaged_states_are_named(damage, tmp_path):
 
 @DAMAGES
 def test_a_damaged_table_is_named_and_made_again(damage, whole, tmp_path):
-    shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "results.parquet"
-    damage(path)
-    with pytest.raises(StoreError, match=rf"(?s){re.escape(str(path))} is damaged.*delete it"):
-        go(tmp_path)
-    path.unlink()
-    go(tmp_path)
-    assert differing(tmp_path, whole()) == []
+    brought_to("finished", tmp_path, whole)
+    check_is_named_and_made_again(tmp_path / "results.parquet", damage, tmp_path, whole)
 
 
 def flipped(content, places):
@@ -109,10 +107,7 @@ def flipped(content, places):
 @pytest.mark.parametrize("file", ["parts/*.parquet", "results.parquet"])
 def test_no_flipped_bit_of_results_goes_unnoticed(file, whole, tmp_path):
     """In the data, in the footer and in the metadata alike."""
-    if file == "results.parquet":
-        shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
-    else:
-        broken_off(tmp_path, 28)
+    brought_to("finished" if file == "results.parquet" else "begun", tmp_path, whole)
     path = next(tmp_path.glob(file))
     content, description = path.read_bytes(), read(Directory(tmp_path)).description
     places = random.Random(0).sample(range(8 * len(content)), 300)
@@ -130,7 +125,7 @@ def test_no_flipped_bit_of_results_goes_unnoticed(file, whole, tmp_path):
 
 def test_no_flipped_bit_of_a_manifest_loses_results(whole, tmp_path):
     """It is noticed, or the content means the same; the manifest is then written anew."""
-    shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
+    brought_to("finished", tmp_path, whole, layout=(2, 2))
     path = tmp_path / "sweep.json"
     content, asked = path.read_bytes(), read(Directory(tmp_path))
     for place, changed in flipped(content, random.Random(1).sample(range(8 * len(content)), 300)):
@@ -178,10 +173,7 @@ FAULTS = {
 )
 def test_a_lost_manifest_is_written_anew_and_all_results_are_kept(fault, state, whole, tmp_path):
     change, told = FAULTS[fault]
-    if state == "finished":
-        shutil.copytree(whole(layout=(2, 2)), tmp_path, dirs_exist_ok=True)
-    else:
-        broken_off(tmp_path, 10, layout=(2, 2))
+    brought_to(state, tmp_path, whole, calls=10, layout=(2, 2))
     manifest, held = contents(tmp_path)["sweep.json"], parts(tmp_path)
     change(tmp_path / "sweep.json")
     with pytest.raises(StoreError, match=f"{told}.* is not known to be this sweep's; nothing was"):
@@ -207,7 +199,7 @@ def test_a_damaged_manifest_beside_no_results_is_named(tmp_path):
 
 @pytest.mark.parametrize("layouts", [{"a": [0, 1]}, {"a": None}, {"a": ["4", 1]}, {"a": 3}, [1], 2])
 def test_layouts_that_cannot_be_are_damage(layouts, whole, tmp_path):
-    shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
+    brought_to("finished", tmp_path, whole)
     edited(lambda manifest: manifest.update(layouts=layouts))(tmp_path)
     with pytest.warns(UserWarning, match="its layouts are not pairs of integers from 1 on"):
         go(tmp_path)

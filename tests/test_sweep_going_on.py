@@ -1,7 +1,6 @@
 """A sweep goes on where it was: nothing that it keeps is done or measured again."""
 
 import json
-import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +8,7 @@ import pytest
 from sweep_directories import (
     BOTH,
     broken_off,
+    brought_to,
     compiling_once,  # noqa: F401  a fixture
     contents,
     layouts,
@@ -50,7 +50,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(calls, halving, whole, tmp_pa
 def test_a_finished_sweep_compiles_and_changes_nothing(
     halving, whole, compilations, monkeypatch, tmp_path
 ):
-    shutil.copytree(whole(halving=halving), tmp_path, dirs_exist_ok=True)
+    brought_to("finished", tmp_path, whole, halving=halving)
     before = contents(tmp_path)
     monkeypatch.setattr(work, "compile_variant", never)
     compilations.clear()
@@ -116,10 +116,7 @@ def of_format_1(directory):
 
 @pytest.mark.parametrize("state", ["finished", "begun"])
 def test_a_directory_of_the_first_format_goes_on(state, whole, tmp_path):
-    if state == "finished":
-        shutil.copytree(whole(), tmp_path, dirs_exist_ok=True)
-    else:
-        broken_off(tmp_path, 28)
+    brought_to(state, tmp_path, whole)
     of_format_1(tmp_path)
     with pytest.raises(StoreError, match=r"another sweep: lengths is \[6, 6\] there"):
         go(tmp_path, length=7)
