@@ -7,13 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from report_rows import PARAMS
 
 import adamw_jax as aj
 
-PARAMS = {
-    "embed": {"embedding": jnp.linspace(0.5, 2, 6).reshape(3, 2)},
-    "layer": {"kernel": jnp.linspace(-2, -0.5, 4).reshape(2, 2), "bias": jnp.ones(2)},
-}
 STEPS = 300
 COSINE = optax.cosine_decay_schedule(0.02, STEPS)
 WARM_UP = optax.warmup_cosine_decay_schedule(0.0, 0.02, 50, STEPS)

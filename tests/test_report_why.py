@@ -8,7 +8,6 @@ from report_rows import PARAMS
 
 import adamw_jax as aj
 
-# Why: the rules that decided, and the group.
 KERNEL_ONLY = aj.decay_only("*/kernel")
 WHY = {
     "no mask": (aj.adamw(0.1), ["", "", ""]),

@@ -23,9 +23,6 @@ def without_zeros(params):
     return jax.tree.map(lambda x: x + (x == 0).astype(x.dtype), params)
 
 
-# In real models
-
-
 @every_model
 def test_every_kind_is_known_as_a_reader_of_the_model_knows_it(model):
     found = parameters(transformer(model).params)
